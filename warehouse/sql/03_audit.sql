@@ -1,0 +1,77 @@
+create table if not exists audit.loads (
+    load_id bigint generated always as identity primary key,
+    source text not null,
+    file_name text not null,
+    sha256 text,
+    period text,
+    key_id text,
+    rows_read bigint,
+    rows_landed bigint,
+    rows_quarantined bigint,
+    rows_suppressed bigint,
+    seconds double precision,
+    status text not null check (
+        status in ('started', 'loaded', 'skipped', 'failed', 'abandoned', 'superseded', 'undone')
+    ),
+    error text,
+    started_at timestamptz not null,
+    finished_at timestamptz
+);
+comment on table audit.loads is
+'One row per attempt to land a file. Written outside the loading transaction, so that a killed attempt leaves its row.';
+
+-- the same bytes are landed once
+create unique index if not exists loads_same_bytes_once on audit.loads (source, sha256) where status = 'loaded';
+
+create table if not exists audit.load_slices (
+    load_id bigint not null references audit.loads (load_id),
+    slice_date date not null,
+    rows_landed bigint not null,
+    primary key (load_id, slice_date)
+);
+comment on table audit.load_slices is
+'One row per load and UTC day it landed rows for; kept when the rows go, so that a removal rebuilds the right days.';
+
+create table if not exists audit.keys (
+    domain text primary key,
+    key_id text not null,
+    fingerprint text not null,
+    created_at timestamptz not null
+);
+comment on table audit.keys is
+'One row per domain: which pseudonym key its rows were made with. The key itself is never in the database.';
+
+create table if not exists audit.built_loads (
+    model text not null,
+    load_id bigint not null,
+    primary key (model, load_id)
+);
+comment on table audit.built_loads is
+'One row per incremental dbt model and load it has taken in; written in the transaction that writes the model.';
+
+create table if not exists audit.stale_users (
+    model text not null,
+    user_id bigint not null,
+    primary key (model, user_id)
+);
+comment on table audit.stale_users is
+'One row per dbt model and user whose events changed since that model was last built.';
+
+create table if not exists audit.publications (
+    domain text not null,
+    generation text not null,
+    published_at timestamptz not null default now(),
+    primary key (domain, generation)
+);
+comment on table audit.publications is
+'One row per generation of marts that readers were given.';
+
+grant select, insert on audit.loads, audit.keys to loader, steward;
+grant update (
+    sha256, period, key_id, rows_read, rows_landed, rows_quarantined, rows_suppressed, seconds, status, error, finished_at
+) on audit.loads to loader, steward;
+grant insert on audit.load_slices to loader, steward;
+grant select, insert, update, delete on audit.load_slices to steward;
+grant select on audit.loads, audit.load_slices to transformer;
+grant select, insert, delete on audit.built_loads, audit.stale_users to transformer;
+grant select, insert on audit.publications to transformer;

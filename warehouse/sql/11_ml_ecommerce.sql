@@ -1,0 +1,35 @@
+create table if not exists ml_ecommerce.customer_segments_runs (
+    run_id text primary key,
+    model_version text not null unique,
+    seed integer not null,
+    as_of timestamptz not null,
+    user_count bigint not null,
+    cluster_count integer not null,
+    component_count integer not null,
+    explained_variance_ratio double precision not null,
+    inertia double precision not null,
+    silhouette_ratio double precision,
+    iteration_count integer not null,
+    feature_names text [] not null,
+    centroids jsonb not null,
+    seconds double precision not null,
+    created_at timestamptz not null
+);
+comment on table ml_ecommerce.customer_segments_runs is
+'One row per fit of the customer segmentation; holds no personal row.';
+
+create table if not exists ml_ecommerce.customer_segments (
+    user_id bigint primary key,
+    cluster_label integer not null,
+    segment_name text not null,
+    proba double precision not null,
+    distance double precision not null,
+    model_version text not null references ml_ecommerce.customer_segments_runs (model_version),
+    updated_at timestamptz not null
+);
+comment on table ml_ecommerce.customer_segments is
+'One row per user: the segment the last fit put them in. Replaced as a whole by each fit.';
+
+grant select, insert, delete, truncate on ml_ecommerce.customer_segments to ml;
+grant select, insert on ml_ecommerce.customer_segments_runs to ml;
+grant select on all tables in schema ml_ecommerce to transformer, steward;
