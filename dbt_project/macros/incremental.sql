@@ -1,0 +1,84 @@
+{#
+    Incremental models of Agora replace slices: the UTC days that loads touched, or the users whose events changed.
+    Each model notes, in the transaction that writes it, which loads it has taken in (audit.built_loads). What is new,
+    replaced or undone is the difference between that note and stg_ecommerce__loads. A kill anywhere loses nothing:
+    content and note are committed together. See docs/incremental.md.
+#}
+
+{% macro model_key(relation) -%}
+    '{{ relation.schema }}.{{ relation.identifier }}'
+{%- endmacro %}
+
+
+{# The days on which a load was added, replaced or undone since this model was last built; all with --full-refresh. #}
+{% macro touched_dates(loads) -%}
+    select touched.slice_date
+    from {{ source('audit', 'load_slices') }} as touched
+    where
+        touched.load_id in (
+            select load_id from {{ loads }}
+            union
+            select load_id from {{ source('audit', 'built_loads') }} where model = {{ model_key(this) }}
+            {% if not flags.FULL_REFRESH -%}
+            except
+            (
+                select load_id from {{ loads }}
+                intersect
+                select load_id from {{ source('audit', 'built_loads') }} where model = {{ model_key(this) }}
+            )
+            {%- endif %}
+        )
+{%- endmacro %}
+
+
+{# Loads with rows on those days: lets Postgres skip all other raw rows by their block range. #}
+{% macro touched_loads(loads) -%}
+    select holding.load_id
+    from {{ source('audit', 'load_slices') }} as holding
+    where holding.slice_date in ({{ touched_dates(loads) }})
+{%- endmacro %}
+
+
+{% macro stale_users() -%}
+    select stale.user_id from {{ source('audit', 'stale_users') }} as stale where stale.model = {{ model_key(this) }}
+{%- endmacro %}
+
+
+{# post-hook #}
+{% macro note_built_loads(loads) -%}
+    delete from {{ source('audit', 'built_loads') }} where model = {{ model_key(this) }};
+    insert into {{ source('audit', 'built_loads') }} (model, load_id)
+    select {{ model_key(this) }}, load_id from {{ loads }};
+{%- endmacro %}
+
+
+{# post-hook #}
+{% macro forget_stale_users() -%}
+    delete from {{ source('audit', 'stale_users') }} where model = {{ model_key(this) }};
+{%- endmacro %}
+
+
+{# Incremental strategy replace_dates: the rows of the touched days make way; models listed in meta.wakes hear whose they were. #}
+{% macro get_incremental_replace_dates_sql(arg_dict) -%}
+    {%- set target, fresh = arg_dict['target_relation'], arg_dict['temp_relation'] -%}
+    {%- set columns = get_quoted_csv(arg_dict['dest_columns'] | map(attribute='name')) -%}
+    {%- set touched = touched_dates(ref('stg_ecommerce__loads')) -%}
+    {%- for model_name in config.get('meta', {}).get('wakes', []) %}
+    insert into {{ source('audit', 'stale_users') }} (model, user_id)
+    select '{{ target.schema }}.{{ model_name }}', user_id from {{ target }} where event_date = any(array({{ touched }}))
+    union
+    select '{{ target.schema }}.{{ model_name }}', user_id from {{ fresh }}
+    on conflict do nothing;
+    {%- endfor %}
+    delete from {{ target }} where event_date = any(array({{ touched }}));
+    insert into {{ target }} ({{ columns }}) select {{ columns }} from {{ fresh }};
+{%- endmacro %}
+
+
+{# Incremental strategy replace_users: all rows of the stale users make way. #}
+{% macro get_incremental_replace_users_sql(arg_dict) -%}
+    {%- set target, fresh = arg_dict['target_relation'], arg_dict['temp_relation'] -%}
+    {%- set columns = get_quoted_csv(arg_dict['dest_columns'] | map(attribute='name')) -%}
+    delete from {{ target }} where user_id in ({{ stale_users() }});
+    insert into {{ target }} ({{ columns }}) select {{ columns }} from {{ fresh }};
+{%- endmacro %}

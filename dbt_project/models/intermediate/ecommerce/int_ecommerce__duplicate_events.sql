@@ -1,0 +1,53 @@
+{{ config(
+    materialized='incremental',
+    incremental_strategy='replace_dates',
+    full_refresh=false,
+    on_schema_change='append_new_columns',
+    post_hook="{{ note_built_loads(ref('stg_ecommerce__loads')) }}",
+) }}
+
+with staged_events as (
+
+    select * from {{ ref('stg_ecommerce__events') }}
+
+),
+
+events as (
+
+    select * from {{ ref('int_ecommerce__events') }}
+
+),
+
+duplicates as (
+
+    select
+        staged_events._load_id,
+        staged_events._row_number,
+        staged_events.load_order,
+        staged_events.event_id,
+        staged_events.event_at,
+        staged_events.event_date,
+        staged_events.event_type,
+        staged_events.user_id,
+        staged_events.product_id
+    from staged_events
+    where
+        staged_events.rejection_reason is null
+        {% if is_incremental() -%}
+        and staged_events._load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
+        and staged_events.event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
+        {%- endif %}
+        and not exists (
+            select 1
+            from events
+            where
+                events._load_id = staged_events._load_id
+                and events._row_number = staged_events._row_number
+                {% if is_incremental() -%}
+                and events.event_date = any(array({{ touched_dates(ref('stg_ecommerce__loads')) }}))
+                {%- endif %}
+        )
+
+)
+
+select * from duplicates

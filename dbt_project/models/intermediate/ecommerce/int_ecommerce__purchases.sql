@@ -1,0 +1,50 @@
+with events as (
+
+    select * from {{ ref('int_ecommerce__events') }}
+
+),
+
+purchases as (
+
+    select
+        event_id as purchase_id,
+        user_id,
+        event_at as purchased_at,
+        product_id,
+        category_code,
+        brand,
+        price_eur
+    from events
+    where event_type = 'purchase'
+
+),
+
+quartiles as (
+
+    select
+        percentile_cont(0.25) within group (order by price_eur) as first_quartile_eur,
+        percentile_cont(0.75) within group (order by price_eur) as third_quartile_eur
+    from purchases
+
+),
+
+flagged as (
+
+    select
+        purchases.purchase_id,
+        purchases.user_id,
+        purchases.purchased_at,
+        purchases.product_id,
+        purchases.category_code,
+        purchases.brand,
+        purchases.price_eur,
+        -- flagged, never dropped: the outliers are the best customers
+        purchases.price_eur < first_quartile_eur - 1.5 * (third_quartile_eur - first_quartile_eur)
+        or purchases.price_eur > third_quartile_eur + 1.5 * (third_quartile_eur - first_quartile_eur)
+            as is_price_outlier
+    from purchases
+    cross join quartiles
+
+)
+
+select * from flagged

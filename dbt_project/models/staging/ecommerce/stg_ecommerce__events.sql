@@ -1,0 +1,61 @@
+with events as (
+
+    select * from {{ source('raw_ecommerce', 'events') }}
+
+),
+
+loads as (
+
+    select * from {{ ref('stg_ecommerce__loads') }}
+
+),
+
+renamed as (
+
+    select
+        events._load_id,
+        events._row_number,
+        events.event_time,
+        events.user_id,
+        events.product_id,
+        events.category_id,
+        events.user_session as delivered_session_id,
+        loads.load_order,
+        case events.event_type when 'remove' then 'remove_from_cart' else events.event_type end as event_type,
+        nullif(lower(trim(events.category_code)), '') as category_code,
+        nullif(lower(trim(events.brand)), '') as brand,
+        cast(events.price as numeric(14, 2)) as price_eur
+    from events
+    inner join loads on events._load_id = loads.load_id
+
+),
+
+judged as (
+
+    select
+        _load_id,
+        _row_number,
+        load_order,
+        -- stands for the full-precision key, so that duplicates are known after the seconds are gone
+        hash_record_extended(row(event_time, user_id, product_id, event_type), 0) as event_id,
+        date_trunc('minute', event_time) as event_at,
+        cast(event_time at time zone 'UTC' as date) as event_date,
+        event_type,
+        user_id,
+        product_id,
+        category_id,
+        coalesce(category_code, 'unknown') as category_code,
+        coalesce(brand, 'unknown') as brand,
+        case when event_type = 'remove_from_cart' then coalesce(price_eur, 0) else price_eur end as price_eur,
+        delivered_session_id,
+        case
+            when category_id is null and category_code is null then 'no_category'
+            when price_eur is null and event_type <> 'remove_from_cart' then 'no_price'
+            when price_eur < 0 then 'negative_price'
+            when price_eur = 0 and event_type = 'purchase' then 'purchase_at_price_zero'
+        end as rejection_reason
+    from renamed
+
+)
+
+select * from judged

@@ -1,0 +1,17 @@
+-- A row counts as a duplicate only if the event it repeats is kept, and was kept because it came first.
+select
+    duplicates._load_id,
+    duplicates._row_number
+from {{ ref('int_ecommerce__duplicate_events') }} as duplicates
+left join {{ ref('int_ecommerce__events') }} as events
+    on
+        duplicates.event_id = events.event_id
+        and duplicates.event_at = events.event_at
+        and duplicates.user_id = events.user_id
+        and duplicates.product_id = events.product_id
+        and duplicates.event_type = events.event_type
+left join {{ ref('stg_ecommerce__loads') }} as loads on events._load_id = loads.load_id
+left join {{ ref('stg_ecommerce__loads') }} as own_loads on duplicates._load_id = own_loads.load_id
+where
+    events.event_id is null
+    or (own_loads.load_order, duplicates._row_number) <= (loads.load_order, events._row_number)
