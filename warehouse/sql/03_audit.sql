@@ -74,4 +74,6 @@ grant insert on audit.load_slices to loader, steward;
 grant select, insert, update, delete on audit.load_slices to steward;
 grant select on audit.loads, audit.load_slices to transformer;
 grant select, insert, delete on audit.built_loads, audit.stale_users to transformer;
+-- a replay adds rows to a load that models have taken in: they must take it in again
+grant select, delete on audit.built_loads to steward;
 grant select, insert on audit.publications to transformer;

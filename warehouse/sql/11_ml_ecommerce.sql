@@ -12,6 +12,7 @@ create table if not exists ml_ecommerce.customer_segments_runs (
     iteration_count integer not null,
     feature_names text [] not null,
     centroids jsonb not null,
+    reasons jsonb not null,
     seconds double precision not null,
     created_at timestamptz not null
 );

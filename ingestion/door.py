@@ -1,0 +1,250 @@
+"""The checks at the door: which lines of a delivered file may land, and why the others may not.
+
+Structure, types, null keys and the file's period; business rules and duplicates are dbt's. One physical line is one
+record, so that an unclosed quote costs one row; an entirely empty line is none. There are two ways to check a line,
+and they agree: `check_line`, slow and obvious, is the truth; `plain_pattern` accepts only lines that are plainly good
+ASCII, whose bytes go to COPY unchanged. No file, no database and no key is touched here.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+from ingestion.source import Column, Period, Rejection, Source, WholeNumber, is_scientific, whole_number
+from warehouse.errors import UserError
+
+LONGEST_LINE_BYTES = 2**16
+OTHER_DELIMITERS = (";", "\t", "|", ":")
+DELIMITER_NAMES = {"\t": "a tab"}
+
+# one entry per field of the file's lines; None for a column that is left out
+Layout = tuple[Column | None, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line, understood: what stands where, and the names of columns that are left out."""
+
+    layout: Layout
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RejectedLine:
+    """A line that is turned away, with its physical line number (the header is line 1)."""
+
+    line_number: int
+    rejection: Rejection
+    line: bytes
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What became of a batch of lines: CSV for COPY, how many rows it holds and on which UTC days, and the rest.
+
+    The CSV's columns are the header's, in the order of the file, the person's id replaced; then the line number; then
+    whatever the caller appends to every row.
+    """
+
+    copy_bytes: bytes
+    rows_good: int
+    rows_by_day: Counter[bytes]
+    rejected: list[RejectedLine]
+    bytes_done: int
+
+
+@dataclass(frozen=True)
+class Door:
+    """What the lines of one file are checked against, and what becomes of those that pass.
+
+    `pseudonyms` gives the bytes to land for the bytes of a person's id; `appended` ends every row, line feed included.
+    """
+
+    source: Source
+    layout: Layout
+    period: Period
+    pseudonyms: Mapping[bytes, bytes]
+    appended: bytes
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that land, in the order of the file."""
+        return tuple(column for column in self.layout if column is not None)
+
+    def check(self, numbered_lines: Iterable[tuple[int, bytes]], bytes_done: int = 0) -> Checked:
+        """Check lines, each with its physical number; the plainly good ones go the short way."""
+        match = self._plain_match
+        pseudonyms, appended = self.pseudonyms, self.appended
+        good: list[bytes] = []
+        days: list[bytes] = []
+        rejected: list[RejectedLine] = []
+        for number, line in numbered_lines:
+            plain = match(line)
+            if plain:
+                start, end = plain.span("person")
+                good.append(b"%b%b%b,%d%b" % (line[:start], pseudonyms[line[start:end]], line[end:], number, appended))
+                days.append(plain["time"][:10])
+            elif line:
+                checked = check_line(line, self.layout, self.period)
+                if isinstance(checked, Rejection):
+                    rejected.append(RejectedLine(number, checked, line[: LONGEST_LINE_BYTES + 1]))
+                else:
+                    row, day = self._row(checked, number)
+                    good.append(row)
+                    days.append(day)
+        return Checked(b"".join(good), len(good), Counter(days), rejected, bytes_done)
+
+    @cached_property
+    def _plain_match(self) -> Callable[[bytes], re.Match[bytes] | None]:
+        pattern = plain_pattern(self.source, self.layout, self.period)
+        return pattern.fullmatch if pattern else lambda line: None
+
+    def _row(self, values: Sequence[str | None], number: int) -> tuple[bytes, bytes]:
+        """The CSV of a line that took the long way, and its day."""
+        by_name = dict(zip((column.name for column in self.columns), values, strict=True))
+        person, time = by_name[self.source.person], by_name[self.source.time]
+        # their columns see to it
+        assert person is not None
+        assert time is not None
+        by_name[self.source.person] = self.pseudonyms[person.encode()].decode()
+        quoted = ("" if value is None else '"' + value.replace('"', '""') + '"' for value in by_name.values())
+        return f"{','.join(quoted)},{number}".encode() + self.appended, time[:10].encode()
+
+
+def check_line(line: bytes, layout: Layout, period: Period) -> tuple[str | None, ...] | Rejection:
+    """Say what Postgres is to read for each column that lands, in the order of the file, or why the line may not.
+
+    `line` comes without its line end. The first rule broken, columns from left to right, is the one told.
+    """
+    if len(line) > LONGEST_LINE_BYTES:
+        return Rejection("line_too_long", f"the line has more than {LONGEST_LINE_BYTES} bytes")
+    if b"\0" in line:
+        return Rejection("nul_byte", "the line holds a NUL byte")
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        return Rejection("invalid_utf8", "the line is not UTF-8")
+    fields = split_fields(text)
+    if fields is None:
+        return Rejection("malformed_line", "the line's quotes do not pair up, or a carriage return stands within it")
+    if len(fields) != len(layout):
+        return _wrong_field_count(fields, layout)
+    values: list[str | None] = []
+    for column, field in zip(layout, fields, strict=True):
+        if column is None:
+            continue
+        value = column.read(field, period)
+        if isinstance(value, Rejection):
+            return value
+        values.append(value)
+    return tuple(values)
+
+
+def plain_pattern(source: Source, layout: Layout, period: Period) -> re.Pattern[bytes] | None:
+    """The pattern of lines that are plainly good, with groups `person` and `time`.
+
+    None where no line is: extra columns, or a period of odd bounds.
+    """
+    groups = {source.person: b"(?P<person>%b)", source.time: b"(?P<time>%b)"}
+    pieces = []
+    for column in layout:
+        piece = column.plain(period) if column else None
+        if column is None or piece is None:
+            return None
+        pieces.append(groups.get(column.name, b"%b") % piece)
+    return re.compile(b",".join(pieces))
+
+
+def split_fields(text: str, delimiter: str = ",") -> list[str] | None:
+    """The fields of one line, or None if its quotes do not pair up or a carriage return stands within it."""
+    try:
+        return next(csv.reader([text], strict=True, delimiter=delimiter), [])
+    except csv.Error:
+        return None
+
+
+def understand_header(line: bytes, source: Source, file_name: str) -> Header:
+    """Map the first line by name onto the source's columns: any order, case, blanks around and BOM are tolerated.
+
+    Raises:
+        UserError: the line is no header, is cut by another delimiter, names a column twice or lacks one.
+    """
+    text = line.decode("utf-8-sig", errors="replace")
+    by_name = {column.name: column for column in source.columns}
+    names = _names(text, ",")
+    found = [name for name in names if name in by_name]
+    for delimiter in OTHER_DELIMITERS:
+        if len(found) < 2 <= sum(name in by_name for name in _names(text, delimiter)):
+            seen = DELIMITER_NAMES.get(delimiter, f"'{delimiter}'")
+            raise UserError(f"{file_name}, line 1: columns are separated by {seen}: export the file with commas.")
+    if not found:
+        raise UserError(
+            f"{file_name}, line 1: there is no header; the first line must name the columns "
+            f"{','.join(by_name)}: export the file with its header, as CSV text with line feeds."
+        )
+    for name in found:
+        if found.count(name) > 1:
+            raise UserError(f"{file_name}, line 1: the column {name} stands there twice: export the file again.")
+    missing = [name for name in by_name if name not in found]
+    if missing:
+        raise UserError(
+            f"{file_name}, line 1: the header lacks {', '.join(missing)}: export the file with all of its columns, "
+            f"{','.join(by_name)}."
+        )
+    layout = tuple(by_name.get(name) for name in names)
+    return Header(layout, tuple(name[:40] or "(unnamed)" for name in names if name not in by_name))
+
+
+def lines_of(blocks: Iterable[tuple[bytes, int]]) -> Iterator[tuple[list[bytes], int]]:
+    """Cut blocks into lines without their ends (LF or CRLF), passing on each block's bytes done.
+
+    A line longer than the door allows is cut just beyond that length, so that it stays too long but costs no memory.
+    """
+    rest = b""
+    done = 0
+    for block, done in blocks:
+        block = rest + block
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n")
+        lines = block.split(b"\n")
+        rest = lines.pop()
+        # one byte to spare: a carriage return at the cut must not turn into a line end that shortens the line
+        rest = rest[: LONGEST_LINE_BYTES + 2]
+        yield lines, done
+    if rest:
+        yield [rest.removesuffix(b"\r")], done
+
+
+def take_first_line(
+    batches: Iterable[tuple[list[bytes], int]],
+) -> tuple[bytes | None, Iterator[tuple[list[bytes], int]]]:
+    """The first line (None if there is none) and the batches without it."""
+    remaining = iter(batches)
+    for lines, done in remaining:
+        if lines:
+            return lines[0], chain([(lines[1:], done)], remaining)
+    return None, remaining
+
+
+def check_batches(door: Door, batches: Iterable[tuple[list[bytes], int]], first_line_number: int) -> Iterator[Checked]:
+    """Check all lines, batch by batch; the first of them has the number `first_line_number` in its file."""
+    number = first_line_number
+    for lines, done in batches:
+        yield door.check(enumerate(lines, number), done)
+        number += len(lines)
+
+
+def _names(text: str, delimiter: str) -> list[str]:
+    return [name.strip().lower() for name in split_fields(text, delimiter) or []]
+
+
+def _wrong_field_count(fields: Sequence[str], layout: Layout) -> Rejection:
+    # "2,10381E+18" without quotes: the spreadsheet's decimal comma has cut an id in two
+    for column, whole, cut in zip(layout, fields, fields[1:], strict=False):
+        if isinstance(column, WholeNumber) and whole_number(whole) is not None and is_scientific(cut):
+            return Rejection("scientific_notation", f"{column.name} is in a spreadsheet's scientific notation")
+    return Rejection("wrong_field_count", f"the line has {len(fields)} fields, not {len(layout)}")

@@ -1,0 +1,182 @@
+"""Rows into raw and out again, always within the caller's transaction.
+
+Delivered ids never reach the server, not even for a moment: the door has replaced them by pseudonyms.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.copy import QueuedLibpqWriter
+
+from ingestion.audit import LoadError
+from ingestion.door import Checked, Door, Layout
+from ingestion.keys import Key, Pseudonyms
+from ingestion.source import Period, Source
+from warehouse.settings import now
+
+BATCHES_PER_COPY = 32
+NOTICE_AFTER_SECONDS = 1.0
+
+_INSERT_SLICES: LiteralString = (
+    "insert into audit.load_slices (load_id, slice_date, rows_landed) "
+    "select %s, slices.* from unnest(%s::date[], %s::bigint[]) as slices"
+)
+_ADDING_TO_SLICES: LiteralString = (
+    " on conflict (load_id, slice_date) do update set rows_landed = load_slices.rows_landed + excluded.rows_landed"
+)
+
+
+class Landing:
+    """The rows of one load on their way into raw."""
+
+    def __init__(self, connection: psycopg.Connection, source: Source, load_id: int, file_name: str, key: Key) -> None:
+        self._connection = connection
+        self._source = source
+        self._pseudonyms = Pseudonyms(key)
+        quoted_name = '"' + file_name.replace('"', '""') + '"'
+        self._appended = f",{load_id},{quoted_name},{now():%Y-%m-%d %H:%M:%S.%f}+00\n".encode()
+        self._rows_checked = 0
+        self.rows_landed = 0
+        self.rows_by_day: Counter[bytes] = Counter()
+        connection.execute("create temporary table people (user_id bigint, hmac_remainder bytea) on commit drop")
+
+    def door(self, layout: Layout, period: Period) -> Door:
+        """The door that makes rows of this load."""
+        return Door(self._source, layout, period, self._pseudonyms, self._appended)
+
+    def land(
+        self,
+        door: Door,
+        checked: Iterable[Checked],
+        on_checked: Callable[[Checked], None] | None = None,
+        on_pause: Callable[[], None] | None = None,
+    ) -> None:
+        """Copy what passed a door of this load into raw.
+
+        The COPY pauses now and then, and at its end, for `on_pause` to write on the same connection.
+        """
+        columns = [sql.Identifier(column.name) for column in door.columns]
+        copy_rows = sql.SQL(
+            "copy {} ({}, _row_number, _load_id, _source_file, _loaded_at) from stdin (format csv)"
+        ).format(sql.Identifier(*self._source.raw_table), sql.SQL(", ").join(columns))
+        remaining = iter(checked)
+        batch_count = BATCHES_PER_COPY
+        while batch_count == BATCHES_PER_COPY:
+            batch_count = 0
+            cursor = self._connection.cursor()
+            with cursor.copy(copy_rows, writer=QueuedLibpqWriter(cursor)) as copy:
+                for batch in islice(remaining, BATCHES_PER_COPY):
+                    batch_count += 1
+                    copy.write(batch.copy_bytes)
+                    self._rows_checked += batch.rows_good
+                    self.rows_by_day.update(batch.rows_by_day)
+                    if on_checked:
+                        on_checked(batch)
+            self.rows_landed += cursor.rowcount
+            self._gather_people()
+            if on_pause:
+                on_pause()
+
+    def finish(self) -> None:
+        """Write the people of this load down and see that nothing went missing.
+
+        Raises:
+            LoadError: two people share a pseudonym, within this load or with one who landed earlier; or not every row
+                that passed the door has landed.
+        """
+        users = sql.Identifier(*self._source.users_table)
+        self._connection.execute("analyze people")
+        self._connection.execute(
+            sql.SQL(
+                """
+                insert into {users} (user_id, hmac_remainder)
+                select user_id, hmac_remainder from people
+                on conflict (user_id) do nothing
+                """
+            ).format(users=users)
+        )
+        shared = self._connection.execute(
+            sql.SQL(
+                """
+                select exists (
+                    select from people
+                    inner join {users} as users on people.user_id = users.user_id
+                    where people.hmac_remainder <> users.hmac_remainder
+                )
+                """
+            ).format(users=users)
+        ).fetchone()
+        if shared != (False,):
+            raise LoadError("two people share one pseudonym: nothing was landed; the pseudonym key must be replaced")
+        if self.rows_landed != self._rows_checked:
+            raise LoadError(f"{self._rows_checked} rows passed the door but {self.rows_landed} landed")
+
+    def _gather_people(self) -> None:
+        lines = [f"{user_id}\t\\\\x{remainder.hex()}\n" for user_id, remainder in self._pseudonyms.take_new()]
+        with self._connection.cursor().copy("copy people from stdin") as copy:
+            copy.write("".join(lines))
+
+
+def lock_source(connection: psycopg.Connection, source: Source, notice: Callable[[str], None]) -> None:
+    """Be the only one who lands or removes rows of this source, until the transaction ends."""
+    _take_lock(connection, f"load {source.name}", notice, f"waiting for another load of {source.name} to end")
+
+
+def lock_build(connection: psycopg.Connection, source: Source, notice: Callable[[str], None]) -> None:
+    """Keep runs of this domain out until the transaction ends: rows must not vanish under a build."""
+    _take_lock(connection, f"build {source.domain}", notice, f"waiting for the run of {source.domain} to end")
+
+
+def note_slices(connection: psycopg.Connection, load_id: int, rows_by_day: Mapping[bytes, int]) -> None:
+    """Note on which UTC days the rows of a load lie."""
+    connection.execute(_INSERT_SLICES, _slices(load_id, rows_by_day))
+
+
+def settle_replay(
+    connection: psycopg.Connection, load_id: int, line_numbers: Sequence[int], rows_by_day: Mapping[bytes, int]
+) -> None:
+    """Book lines that have landed after all over from quarantine, as steward."""
+    connection.execute(
+        "delete from quarantine.rows where load_id = %s and line_number = any(%s)", (load_id, list(line_numbers))
+    )
+    connection.execute(
+        "update audit.loads set rows_landed = rows_landed + %(moved)s, rows_quarantined = rows_quarantined - %(moved)s "
+        "where load_id = %(load_id)s",
+        {"load_id": load_id, "moved": len(line_numbers)},
+    )
+    connection.execute(_INSERT_SLICES + _ADDING_TO_SLICES, _slices(load_id, rows_by_day))
+    # incremental models that have taken this load in must take it in again
+    connection.execute("delete from audit.built_loads where load_id = %s", (load_id,))
+
+
+def remove_rows(connection: psycopg.Connection, source: Source, load_ids: Sequence[int], status: str) -> int:
+    """Delete all that these loads put into raw and quarantine and give them `status`; return the raw rows deleted.
+
+    Their slices stay: a removal rebuilds the right days. The caller is steward and holds both locks.
+    """
+    ids = list(load_ids)
+    cursor = connection.execute(
+        sql.SQL("delete from {} where _load_id = any(%s)").format(sql.Identifier(*source.raw_table)), (ids,)
+    )
+    connection.execute("delete from quarantine.rows where load_id = any(%s)", (ids,))
+    connection.execute("update audit.loads set status = %s where load_id = any(%s)", (status, ids))
+    return cursor.rowcount
+
+
+def _slices(load_id: int, rows_by_day: Mapping[bytes, int]) -> tuple[int, list[str], list[int]]:
+    return load_id, [day.decode() for day in rows_by_day], list(rows_by_day.values())
+
+
+def _take_lock(connection: psycopg.Connection, name: str, notice: Callable[[str], None], message: str) -> None:
+    until = time.monotonic() + NOTICE_AFTER_SECONDS
+    while time.monotonic() < until:
+        if connection.execute("select pg_try_advisory_xact_lock(hashtext(%s))", (name,)).fetchone() == (True,):
+            return
+        time.sleep(0.05)
+    notice(message)
+    connection.execute("select pg_advisory_xact_lock(hashtext(%s))", (name,))

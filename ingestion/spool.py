@@ -1,0 +1,206 @@
+"""A private copy of a delivered file: copied once, hashed on the way, decompressed in blocks, gone when closed.
+
+The copy has no name: it is an open file that the system itself removes when the process ends, however it ends, so a
+killed load leaves nothing behind. What the bytes mean is not known here; `door` knows.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from isal import igzip_lib
+
+from warehouse.errors import UserError
+
+BLOCK_BYTES = 2**20
+LARGEST_FILE_BYTES = 64 * 2**30
+SPARE_DISK_BYTES = 64 * 2**20
+# a click log shrinks five- to tenfold, deflate at most thousandfold
+LARGEST_INFLATION = 200
+HARMLESS_BYTES = 10 * 2**20
+
+GZIP_MAGIC = b"\x1f\x8b"
+FOREIGN_MAGICS = (
+    (b"PK\x03\x04", "a zip archive or an Excel workbook"),
+    (b"PK\x05\x06", "an empty zip archive"),
+    (b"PAR1", "a Parquet file"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+    (b"BZh", "a bzip2 file"),
+    (b"\xfd7zXZ\x00", "an xz file"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file"),
+    (b"%PDF", "a PDF"),
+    (b"SQLite format 3", "an SQLite database"),
+    (b"ORC", "an ORC file"),
+    (b"Obj\x01", "an Avro file"),
+    (GZIP_MAGIC, "a gzip file within a gzip file"),
+)
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """The private copy of one delivered file."""
+
+    file_name: str
+    sha256: str
+    size_bytes: int
+    stream: IO[bytes]
+
+    def blocks(self) -> Iterator[tuple[bytes, int]]:
+        """Yield blocks of about 1 MB of text with the delivered bytes they took so far.
+
+        Raises:
+            UserError: the gzip stream is cut, damaged, followed by something else or a bomb; or what comes out is no
+                text: another kind of file, another encoding.
+        """
+        first = True
+        self.stream.seek(0)
+        is_gzip = self.stream.read(2) == GZIP_MAGIC
+        self.stream.seek(0)
+        for block, done in self._inflated() if is_gzip else self._plain():
+            if first:
+                refuse_foreign_bytes(self.file_name, block)
+            first = False
+            yield block, done
+
+    def _plain(self) -> Iterator[tuple[bytes, int]]:
+        while block := self.stream.read(BLOCK_BYTES):
+            yield block, self.stream.tell()
+
+    def _inflated(self) -> Iterator[tuple[bytes, int]]:
+        inflated = 0
+        gzip = _gzip_member()
+        waiting = b""
+        while waiting := waiting or self.stream.read(BLOCK_BYTES // 4):
+            if gzip.eof:
+                # gzip files may be joined; some tools fill the last disk block with zeros
+                waiting = waiting.lstrip(b"\0")
+                if not waiting:
+                    continue
+                if GZIP_MAGIC[: len(waiting)] != waiting[:2]:
+                    raise UserError(f"{self.file_name}: something follows the gzip stream: deliver the file again.")
+                gzip = _gzip_member()
+            while (waiting or not gzip.needs_input) and not gzip.eof:
+                try:
+                    block = gzip.decompress(waiting, BLOCK_BYTES)
+                except igzip_lib.IsalError:  # type: ignore[misc]  # its stub calls the class an instance
+                    raise UserError(f"{self.file_name}: the gzip stream is damaged: deliver the file again.") from None
+                waiting = b""
+                inflated += len(block)
+                if inflated > max(HARMLESS_BYTES, LARGEST_INFLATION * self.stream.tell()):
+                    raise UserError(
+                        f"{self.file_name}: the gzip stream grows more than {LARGEST_INFLATION} times as it is opened, "
+                        "which no event log does: deliver the file again, not compressed."
+                    )
+                if block:
+                    yield block, self.stream.tell()
+            waiting = gzip.unused_data if gzip.eof else b""
+        if not gzip.eof:
+            raise UserError(f"{self.file_name}: the gzip stream ends too early (cut off?): deliver the file again.")
+
+
+@contextmanager
+def spooled(path: Path, directory: Path, on_bytes: Callable[[int, int], None]) -> Iterator[Spooled]:
+    """Copy a delivered file to a nameless one in `directory`, telling `on_bytes` the bytes done and in all.
+
+    Raises:
+        UserError: the file is missing, unreadable, empty, too large for the disk, or changes while it is copied.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open_delivered(path) as delivered:
+        before = os.fstat(delivered.fileno())
+        refuse_size(path, before.st_size, directory)
+        with tempfile.TemporaryFile(dir=directory) as copy:
+            sha256 = hashlib.sha256()
+            done = 0
+            while block := delivered.read(BLOCK_BYTES):
+                sha256.update(block)
+                try:
+                    copy.write(block)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    raise UserError(f"{path.name}: the disk of {directory} is full: make room.") from None
+                done += len(block)
+                if done > before.st_size:
+                    break
+                on_bytes(done, before.st_size)
+            copy.flush()
+            if done != before.st_size or _identity(path) != _identity_of(before):
+                raise UserError(f"{path.name} is still growing or changing: load it once its delivery is complete.")
+            yield Spooled(path.name, sha256.hexdigest(), done, copy)
+
+
+def open_delivered(path: Path) -> IO[bytes]:
+    """Open a delivered file for reading; UserError if there is none, it cannot be read or is no ordinary file."""
+    try:
+        # a pipe would block for ever
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{path} is not an ordinary file.")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
+
+
+def refuse_size(path: Path, size_bytes: int, directory: Path) -> None:
+    """Raise UserError for a file that is empty, larger than any delivery, or too large for the disk of `directory`."""
+    if size_bytes == 0:
+        raise UserError(f"{path.name} is empty (0 bytes): deliver it again.")
+    if size_bytes > LARGEST_FILE_BYTES:
+        raise UserError(f"{path.name} has more than {LARGEST_FILE_BYTES // 2**30} GB: deliver it in parts.")
+    free_bytes = shutil.disk_usage(directory).free
+    if size_bytes + SPARE_DISK_BYTES > free_bytes:
+        raise UserError(
+            f"{path.name} needs {size_bytes // 2**20} MB of room in {directory}, where {free_bytes // 2**20} MB are "
+            "free: make room or choose another AGORA_HOME."
+        )
+
+
+def refuse_foreign_bytes(file_name: str, head: bytes) -> None:
+    """Raise UserError, naming what it is, if the first bytes of a text are those of something else."""
+    for magic, kind in FOREIGN_MAGICS:
+        if head.startswith(magic):
+            raise UserError(f"{file_name} is {kind}, not CSV text: export it as CSV.")
+    encoding = _wide_encoding(head[:1024])
+    if encoding:
+        raise UserError(f"{file_name} is encoded in {encoding}: export it in UTF-8.")
+    if not head.strip(b"\0"):
+        raise UserError(f"{file_name} is filled with NUL bytes (a copy that failed?): deliver it again.")
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "UTF-32"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    # Latin text in UTF-16 without a mark: every other byte is NUL
+    for first, encoding in ((0, "UTF-16 (big-endian)"), (1, "UTF-16 (little-endian)")):
+        half, other = head[first::2], head[1 - first :: 2]
+        if half and half.count(0) > 0.9 * len(half) and other.count(0) < 0.1 * len(other):
+            return encoding
+    return None
+
+
+def _gzip_member() -> igzip_lib.IgzipDecompressor:
+    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+
+
+def _identity(path: Path) -> tuple[int, int, int, int] | None:
+    try:
+        return _identity_of(path.stat())
+    except OSError:
+        return None
+
+
+def _identity_of(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,404 @@
+"""The command line: ``agora --help``. Parses, calls one function, prints; the work is done elsewhere.
+
+Exit codes: 0 done or nothing to do, 2 a mistake of the user (one sentence, no traceback), 1 a failure.
+Heavy imports stand inside the commands, so that ``agora sql`` does not wait for Dagster.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from warehouse import settings
+from warehouse.errors import UserError
+
+if TYPE_CHECKING:
+    from ingestion.loader import LoadResult, Progress
+
+DOMAINS = ("ecommerce",)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def cli() -> None:
+    """Agora: one warehouse for a shop, a street and a stage.
+
+    \b
+    First steps:
+      agora simulate ecommerce --out shop --seed 1 --users 2000 --events 50000 --months 2
+      agora load ecommerce.events shop
+      agora run ecommerce
+      agora sql --role bi_reader "select * from ecommerce.segment_profiles"
+
+    All state lives under AGORA_HOME (default: .agora in the checkout). PGHOST and its kin choose a
+    Postgres server in place of the embedded one.
+    """
+
+
+# --- the warehouse ----------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--listen", metavar="HOST:PORT", help="Open TCP too, and print a connection string for a BI tool.")
+def up(listen: str | None) -> None:
+    """Start the warehouse and bring its roles, schemas and tables up to date."""
+    from warehouse.bootstrap import ensure_up
+    from warehouse.connections import parameters
+
+    owner = ensure_up(_host_and_port(listen) if listen else None)
+    click.echo(f"The warehouse is up: {owner.host}, port {owner.port}, database {owner.database}.")
+    if listen:
+        reader = parameters("bi_reader")
+        host, port = _listening_at()
+        click.echo(f"For a BI tool: postgresql://bi_reader:{reader.password}@{host}:{port}/{owner.database}")
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise UserError(f"--listen {text} is not HOST:PORT: write for instance --listen 127.0.0.1:5433.")
+    return host.strip("[]"), int(port)
+
+
+def _listening_at() -> tuple[str, int]:
+    from warehouse import embedded
+
+    server = embedded.running(settings.home())
+    if server is None or server.listen is None:
+        raise RuntimeError("the server was asked to listen and does not")
+    return server.listen
+
+
+@cli.command()
+def down() -> None:
+    """Stop the embedded server; the data stays."""
+    from warehouse import embedded
+
+    if settings.uses_server():
+        raise UserError("PG* variables choose a server that Agora did not start: unset them to stop the embedded one.")
+    embedded.stop(settings.home())
+    click.echo("The warehouse is down.")
+
+
+@cli.command()
+def status() -> None:
+    """Show whether the warehouse is up, what was landed last and what readers see."""
+    from orchestration.summary import print_status
+
+    print_status()
+
+
+@cli.command()
+@click.option("--role", default="owner", show_default=True, help="Log in as this role.")
+@click.argument("statement")
+def sql(role: str, statement: str) -> None:
+    """Run STATEMENT and print the result as CSV."""
+    import psycopg
+
+    from warehouse.connections import connect
+    from warehouse.copy import query_csv
+
+    if role not in ("owner", *settings.ROLES):
+        raise UserError(f"There is no role {role}: choose owner, {', '.join(settings.ROLES)}.")
+    with connect(role) as connection:
+        try:
+            query_csv(connection, statement, sys.stdout)
+        except psycopg.Error as error:
+            raise UserError(str(error.diag.message_primary or error).strip()) from None
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def dbt(arguments: tuple[str, ...]) -> None:
+    """Run dbt on this warehouse, as the transformer: agora dbt build --target dev, agora dbt test …"""
+    from orchestration.project import DBT, DBT_PROJECT, DBT_SETTINGS, production_target
+    from warehouse.connections import dbt_environment
+
+    os.environ.update(DBT_SETTINGS | dbt_environment("transformer"))
+    os.environ.setdefault("DBT_TARGET", production_target())
+    os.environ.setdefault("DBT_PROJECT_DIR", str(DBT_PROJECT))
+    _become([str(DBT), *arguments])
+
+
+@cli.command()
+@click.option("--port", default=3000, show_default=True, help="Where the page is served on this machine.")
+def ui(port: int) -> None:
+    """Open Dagster: the graph, runs, checks, schedule and sensor."""
+    from orchestration.project import CHECKOUT, manifest
+    from orchestration.run import dagster_home
+    from warehouse.bootstrap import ensure_up
+
+    ensure_up()
+    manifest()
+    os.environ["DAGSTER_HOME"] = str(dagster_home())
+    os.chdir(CHECKOUT)
+    click.echo(f"Dagster: http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    # started in the background, it would ignore the interrupt that is to end it and its children
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    program = str(Path(sys.executable).parent / "dagster")
+    _become([program, "dev", "-m", "orchestration.definitions", "-h", "127.0.0.1", "-p", str(port)])
+
+
+def _become(command: list[str]) -> None:
+    sys.stdout.flush()
+    os.execv(command[0], command)  # noqa: S606 no shell is meant
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def simulate() -> None:
+    """Write files of the shape a source delivers, with planted truths in manifest.json."""
+
+
+@simulate.command("ecommerce")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write into.")
+@click.option("--seed", default=1, show_default=True, help="Seed of all chance: the same seed, the same bytes.")
+@click.option("--users", default=10_000, show_default=True, help="Customers.")
+@click.option("--events", default=300_000, show_default=True, help="Lines in all files together.")
+@click.option("--months", default=2, show_default=True, help="Months, from October 2019.")
+def simulate_ecommerce(out: Path, seed: int, users: int, events: int, months: int) -> None:
+    """Write a shop's event log (REES46 shape): one YYYY-Mon.csv.gz per month."""
+    from ingestion.ecommerce.simulator import simulate
+
+    with _progress() as tell:
+        try:
+            simulation = simulate(
+                out,
+                seed=seed,
+                user_count=users,
+                event_count=events,
+                month_count=months,
+                on_progress=lambda rows: tell("simulating", rows, events),
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    names = ", ".join(file.name for file in simulation.files)
+    click.echo(f"{simulation.row_count:,} events of {users:,} users in {simulation.seconds:.1f} s: {out} ({names})")
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--since", metavar="PERIOD", help="Leave out files of earlier periods, e.g. 2019-12.")
+@click.option("--period", metavar="PERIOD", help="What the files are for, whatever their names say, e.g. 2019-10.")
+@click.option("--force", is_flag=True, help="Land again what was landed with the same bytes, in its place.")
+def load(source: str, paths: tuple[str, ...], since: str | None, period: str | None, force: bool) -> None:
+    """Land files of SOURCE (ecommerce.events). A folder means every matching file in it."""
+    from ingestion import loader
+    from ingestion.source import source_named
+
+    with _load_progress() as tell:
+        results = loader.load(
+            source_named(source), paths, since=since, force=force, period=period, on_progress=tell
+        )
+    _echo_results(results)
+
+
+@cli.command()
+@click.option("--limit", default=20, show_default=True, help="How many, latest first.")
+def loads(limit: int) -> None:
+    """Show the history of loads."""
+    from orchestration.summary import print_loads
+
+    print_loads(limit)
+
+
+@cli.command()
+@click.argument("load_id", type=int)
+def undo(load_id: int) -> None:
+    """Take back load LOAD_ID as a whole; the next run rebuilds what depended on it."""
+    from ingestion import loader
+
+    with _load_progress() as tell:
+        result = loader.undo(load_id, on_progress=tell)
+    click.echo(f"Load {load_id} ({result.file_name}) is undone. Next: agora run {_domain_of(load_id)}")
+
+
+def _domain_of(load_id: int) -> str:
+    from warehouse.connections import connect
+
+    with connect("loader") as connection:
+        row = connection.execute(
+            "select split_part(source, '.', 1) from audit.loads where load_id = %s", (load_id,)
+        ).fetchone()
+    return str(row[0]) if row else ""
+
+
+@cli.group()
+def quarantine() -> None:
+    """Lines the door turned away: list them, or try them again after a fix."""
+
+
+@quarantine.command("list")
+@click.option("--load", "load_id", type=int, help="Only of this load.")
+def quarantine_list(load_id: int | None) -> None:
+    """Show how many lines of which load are in quarantine, and why."""
+    from orchestration.summary import print_quarantine
+
+    print_quarantine(load_id)
+
+
+@quarantine.command("replay")
+@click.argument("load_id", type=int)
+def quarantine_replay(load_id: int) -> None:
+    """Check the quarantined lines of LOAD_ID again by today's rules and land those that pass."""
+    from ingestion import loader
+
+    with _load_progress() as tell:
+        result = loader.replay(load_id, on_progress=tell)
+    click.echo(f"{result.rows_landed} rows landed, {result.rows_still_quarantined} stay in quarantine.")
+
+
+@cli.command()
+@click.argument("domain", type=click.Choice(DOMAINS))
+def pseudonym(domain: str) -> None:
+    """Read delivered ids on stdin, one a line; print raw_id,user_id. Needs the key; Agora keeps no such table."""
+    from ingestion.keys import pseudonyms
+
+    click.echo("raw_id,user_id")
+    for raw_id, user_id in pseudonyms(domain, (line.rstrip("\r\n") for line in sys.stdin)):
+        click.echo(f"{raw_id},{user_id}")
+
+
+# --- building ---------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("domain", type=click.Choice(DOMAINS))
+@click.option("--full-refresh", is_flag=True, help="Rebuild all days and all users, not only what changed.")
+def run(domain: str, full_refresh: bool) -> None:
+    """Run DOMAIN's Dagster job: build what has landed, fit, publish. The run is in the UI as well."""
+    from orchestration.drop import files_in_drop_folder
+    from orchestration.summary import has_landed, print_summary
+
+    if not has_landed(domain) and not files_in_drop_folder(f"{domain}.events"):
+        click.echo(f"Nothing of {domain} has been landed yet: agora load {domain}.events PATH comes first.")
+        return
+    with _steps() as on_step:
+        on_step("starting Dagster")
+        from orchestration.run import run_domain
+
+        outcome = run_domain(domain, full_refresh=full_refresh, on_step=on_step)
+    if not outcome.success:
+        text = "\n".join(outcome.errors) or "the run failed"
+        if outcome.is_users_mistake:
+            raise UserError(text)
+        click.echo(f"agora: {text}\nReaders keep the last good generation. Log: {outcome.log_path}", err=True)
+        raise SystemExit(1)
+    print_summary(domain)
+
+
+@cli.command()
+@click.argument("domain", type=click.Choice(DOMAINS))
+def summary(domain: str) -> None:
+    """Show what came in, what was turned away and why, and what came out."""
+    from orchestration.summary import print_summary
+
+    print_summary(domain)
+
+
+@cli.command()
+@click.argument("domain", type=click.Choice(DOMAINS))
+def checksum(domain: str) -> None:
+    """Print one hash per published table: the same data, the same hashes, whatever the order of the files."""
+    from warehouse.checksum import checksums
+    from warehouse.connections import connect
+
+    with connect() as connection:
+        for table, digest in checksums(connection, domain).items():
+            click.echo(f"{domain}.{table} {digest}")
+
+
+# --- what the screen shows --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, object] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)  # type: ignore[arg-type]
+
+        yield tell
+
+
+@contextmanager
+def _load_progress() -> Iterator[Callable[["Progress"], None]]:
+    with _progress() as tell:
+
+        def show(progress: "Progress") -> None:
+            if progress.notice:
+                click.echo(progress.notice, err=True)
+            tell(f"{progress.stage} {progress.file_name}", progress.bytes_done, progress.bytes_total)
+
+        yield show
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    from rich.console import Console
+
+    # the stream of now: during a run, sys.stderr is a log file
+    console = Console(file=sys.stderr, highlight=False)
+    with console.status("") as spinner:
+
+        def on_step(name: str) -> None:
+            console.print(f"  {name} …")
+            spinner.update(name)
+
+        yield on_step
+
+
+def _echo_results(results: list["LoadResult"]) -> None:
+    for result in results:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(result.quarantined_by_reason.items()))
+        text = f"{result.file_name} ({result.period}): {result.status}"
+        if result.status == "loaded":
+            text += (
+                f" as load {result.load_id}: {result.rows_read:,} rows read, {result.rows_landed:,} landed,"
+                f" {result.rows_quarantined:,} quarantined" + (f" ({reasons})" if reasons else "")
+            )
+            if result.rows_suppressed:
+                text += f", {result.rows_suppressed:,} suppressed"
+            text += f", {result.seconds:.1f} s"
+        click.echo(text + (f". {result.message}" if result.message else ""))
+
+
+def main() -> None:
+    """Entry point: turns errors into sentences and exit codes."""
+    from ingestion.audit import LoadError
+
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except UserError as error:
+        click.echo(f"agora: {error}", err=True)
+        sys.exit(2)
+    except LoadError as error:
+        click.echo(f"agora: {error}", err=True)
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("agora: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # whoever reads us has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

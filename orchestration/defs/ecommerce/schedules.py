@@ -1,0 +1,52 @@
+"""When the shop's job runs by itself: every night, and when a new file lies in the drop folder."""
+
+import hashlib
+
+import dagster as dg
+
+
+from orchestration.alerts import report_failure
+from orchestration.defs.ecommerce.raw import SOURCE
+from orchestration.drop import files_in_drop_folder
+
+ecommerce_job = dg.define_asset_job(
+    "ecommerce",
+    selection=dg.AssetSelection.groups("ecommerce") | dg.AssetSelection.checks_for_assets(),
+    description="Land what waits, clean, build features, fit the segments, publish the marts.",
+    executor_def=dg.in_process_executor,
+    hooks={report_failure},
+    op_retry_policy=dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIAL),
+)
+
+# each night asks the drop folder and the audit what is missing: a night that was skipped is made up by the next
+nightly = dg.ScheduleDefinition(
+    name="ecommerce_nightly",
+    job=ecommerce_job,
+    cron_schedule="0 2 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+
+@dg.sensor(
+    name="ecommerce_new_files",
+    job=ecommerce_job,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Starts a run when the set of files in the drop folder has changed and then stood still for one tick."""
+    fingerprint = _fingerprint()
+    seen, _, started = (context.cursor or "|").partition("|")
+    if fingerprint == started or not fingerprint:
+        return dg.SkipReason("no new file in the drop folder")
+    if fingerprint != seen:
+        # a file may still be growing: look again at the next tick
+        context.update_cursor(f"{fingerprint}|{started}")
+        return dg.SkipReason("the drop folder changed; waiting until its files stand still")
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=fingerprint)], cursor=f"{fingerprint}|{fingerprint}")
+
+
+def _fingerprint() -> str:
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files_in_drop_folder(SOURCE)]
+    return hashlib.sha256(repr(states).encode()).hexdigest() if states else ""

@@ -1,0 +1,61 @@
+"""The shop's customer segments: reads the features, fits, writes members and the record of the run."""
+
+import time
+from typing import Any
+
+import dagster as dg
+
+from orchestration.results import write_segmentation
+from warehouse.connections import connect
+from warehouse.frames import read_frame
+
+FEATURES = "intermediate.int_ecommerce__user_features"
+
+
+class Fit(dg.Config):
+    cluster_count: int = 5
+    component_count: int = 10
+    seed: int = 42
+
+
+@dg.asset(
+    key=["ml_ecommerce", "customer_segments"],
+    deps=[dg.AssetKey(["intermediate", "int_ecommerce__user_features"])],
+    group_name="ecommerce",
+    kinds={"scikitlearn", "postgres"},
+    required_resource_keys={"ecommerce_run_lock"},
+)
+def customer_segments(context: dg.AssetExecutionContext, config: Fit) -> dg.MaterializeResult[Any]:
+    """One row per user: standardise → PCA → KMeans, fitted once on all users; names from centroid rules."""
+    from ml.ecommerce.segmentation import fit_segments
+
+    started = time.monotonic()
+    with connect("ml") as connection:
+        features = read_frame(connection, f"select * from {FEATURES}")  # noqa: S608 a constant of ours
+    segmentation = fit_segments(
+        features, cluster_count=config.cluster_count, component_count=config.component_count, seed=config.seed
+    )
+    with connect("ml") as connection:
+        model_version = write_segmentation(
+            connection,
+            segmentation,
+            run_id=context.run_id,
+            seed=config.seed,
+            as_of=features["as_of_at"].iloc[0],
+            seconds=time.monotonic() - started,
+        )
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(segmentation.members),
+            "model_version": model_version,
+            "silhouette_ratio": segmentation.silhouette_ratio,
+            "explained_variance_ratio": segmentation.explained_variance_ratio,
+            "inertia": segmentation.inertia,
+            "segments": dg.MetadataValue.table(
+                [
+                    dg.TableRecord({"segment": row.segment_name, "users": row.user_count, "revenue_ratio": row.revenue_ratio})
+                    for row in segmentation.centroids.itertuples()
+                ]
+            ),
+        }
+    )

@@ -1,0 +1,19 @@
+"""Binds the resources of every domain."""
+
+import dagster as dg
+from dagster_dbt import DbtCliResource
+
+from orchestration.project import DBT, DBT_PROJECT, PROFILES, production_target
+from orchestration.resources import RunLock
+
+
+@dg.definitions
+def resources() -> dg.Definitions:
+    return dg.Definitions(
+        resources={
+            "dbt": DbtCliResource(
+                project_dir=str(DBT_PROJECT), profiles_dir=str(PROFILES), target=production_target(), dbt_executable=str(DBT)
+            ),
+            "ecommerce_run_lock": RunLock(domain="ecommerce"),
+        }
+    )

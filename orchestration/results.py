@@ -1,0 +1,61 @@
+"""Writes what `ml` computed to the tables that dbt reads back. The only writer of the ``ml_`` schemas."""
+
+import json
+from datetime import datetime
+
+import psycopg
+
+from ml.ecommerce.segmentation import Segmentation
+from warehouse.copy import copy_rows
+from warehouse.settings import now
+
+MEMBER_COLUMNS = ("user_id", "cluster_label", "segment_name", "proba", "distance")
+
+
+def write_segmentation(
+    connection: psycopg.Connection,
+    segmentation: Segmentation,
+    *,
+    run_id: str,
+    seed: int,
+    as_of: datetime,
+    seconds: float,
+) -> str:
+    """Replace all members and add the run, in one transaction; return the model version (v1.0.N, N counts the fits)."""
+    updated_at = now()
+    with connection.transaction():
+        # readers of the old members finish first, and a second writer waits
+        connection.execute("truncate ml_ecommerce.customer_segments")
+        (fit_count,) = connection.execute("select count(*) from ml_ecommerce.customer_segments_runs").fetchone() or (0,)
+        model_version = f"v1.0.{fit_count + 1}"
+        names = segmentation.centroids["segment_name"]
+        connection.execute(
+            "insert into ml_ecommerce.customer_segments_runs values"
+            " (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                run_id,
+                model_version,
+                seed,
+                as_of,
+                len(segmentation.members),
+                len(segmentation.centroids),
+                segmentation.component_count,
+                segmentation.explained_variance_ratio,
+                segmentation.inertia,
+                segmentation.silhouette_ratio,
+                segmentation.iteration_count,
+                list(segmentation.feature_names),
+                segmentation.centroids.set_index("segment_name").to_json(orient="index"),
+                json.dumps({names[label]: reason for label, reason in segmentation.reasons.items()}),
+                seconds,
+                updated_at,
+            ),
+        )
+        members = segmentation.members[list(MEMBER_COLUMNS)].itertuples(index=False, name=None)
+        copy_rows(
+            connection,
+            "ml_ecommerce.customer_segments",
+            [*MEMBER_COLUMNS, "model_version", "updated_at"],
+            ((*member, model_version, updated_at) for member in members),
+        )
+    return model_version

@@ -1,0 +1,122 @@
+"""Runs a domain's Dagster job from the command line: the same job the UI, the schedule and the sensor start."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from warehouse.settings import home
+
+STEP_NAMES = {
+    "raw_ecommerce__events": "landing what lies in the drop folder",
+    "ecommerce_models": "dbt: cleaning, sessions, features",
+    "ml_ecommerce__customer_segments": "scikit-learn: fitting the segments",
+    "ecommerce_marts": "dbt: building, testing and publishing the marts",
+    "ecommerce_customer_segments_is_published": "checking the publication",
+}
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended. ``errors``: one text per failed step; ``is_users_mistake``: trying again needs other input."""
+
+    run_id: str
+    success: bool
+    errors: list[str]
+    is_users_mistake: bool
+    log_path: Path
+
+
+def domain_job(domain: str) -> dg.JobDefinition:
+    """The job of a domain, for Dagster to rebuild it from its name."""
+    from orchestration.definitions import defs
+
+    return defs().get_repository_def().get_job(domain)
+
+
+def dagster_home() -> Path:
+    """Where Dagster keeps its runs: the UI and the command line share it."""
+    path = home() / "dagster"
+    path.mkdir(parents=True, exist_ok=True)
+    configuration = path / "dagster.yaml"
+    if not configuration.exists():
+        configuration.write_text("telemetry:\n  enabled: false\n")
+    return path
+
+
+def run_domain(domain: str, *, full_refresh: bool, on_step: Callable[[str], None]) -> RunOutcome:
+    """Execute the domain's job in this process and record it in Dagster's instance.
+
+    Retries are for runs nobody watches: here a failure is told at once.
+    """
+    os.environ["DAGSTER_HOME"] = str(dagster_home())
+    job = dg.build_reconstructable_job("orchestration.run", "domain_job", reconstructable_args=(domain,))
+    config = {
+        "execution": {"config": {"retries": {"disabled": {}}}},
+        "loggers": {"console": {"config": {"log_level": "ERROR"}}},
+        "ops": {
+            step: {"config": {"full_refresh": full_refresh}} for step in (f"{domain}_models", f"{domain}_marts")
+        },
+    }
+    log_path = home() / "logs" / f"run-{domain}.log"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with dg.DagsterInstance.get() as instance, _steps_told(instance, domain, on_step), _output_to(log_path):
+        result = dg.execute_job(job, instance=instance, run_config=config)
+        failures = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+    errors = [_sentence(error) for error in failures if error]
+    mistakes = [error for error in failures if error and _is_mistake(error)]
+    return RunOutcome(result.run_id, result.success, errors, bool(mistakes), log_path)
+
+
+@contextlib.contextmanager
+def _steps_told(instance: dg.DagsterInstance, domain: str, on_step: Callable[[str], None]) -> Iterator[None]:
+    known = {record.dagster_run.run_id for record in instance.get_run_records(_of(domain), limit=20)}
+    done = threading.Event()
+
+    def watch() -> None:
+        told: set[str] = set()
+        while not done.wait(0.5):
+            for record in instance.get_run_records(_of(domain), limit=1):
+                if record.dagster_run.run_id not in known:
+                    for stats in instance.get_run_step_stats(record.dagster_run.run_id):
+                        if stats.step_key not in told:
+                            told.add(stats.step_key)
+                            on_step(STEP_NAMES.get(stats.step_key, stats.step_key))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _of(domain: str) -> dg.RunsFilter:
+    return dg.RunsFilter(job_name=domain)
+
+
+@contextlib.contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    # dbt's and Dagster's own lines are for whoever looks for a cause, not for the screen
+    with path.open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        yield
+
+
+def _sentence(error: object) -> str:
+    cause = _root(error)
+    return str(getattr(cause, "message", "")).strip()
+
+
+def _is_mistake(error: object) -> bool:
+    return getattr(_root(error), "cls_name", "") in ("Failure", "UserError")
+
+
+def _root(error: object) -> object:
+    while getattr(error, "cause", None):
+        error = error.cause  # type: ignore[attr-defined]
+    return error

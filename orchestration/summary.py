@@ -1,0 +1,188 @@
+"""What people look at in a terminal: the state of the warehouse, the loads, the closing summary of a run.
+
+Every figure is read from the warehouse, with the role that may read it; nothing is counted here.
+"""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from warehouse import settings
+from warehouse.connections import connect
+
+BAR_WIDTH = 18
+
+
+def print_summary(domain: str) -> None:
+    """Print what came in, what was turned away and why, what came out, and where to look next."""
+    console = Console()
+    _print_rows(console, domain)
+    _print_segments(console)
+    _print_next(console)
+
+
+def has_landed(domain: str) -> bool:
+    """Whether any load of the domain stands."""
+    (row,) = _query("loader", "select count(*) from audit.loads where source like %s and status = 'loaded'", f"{domain}.%")
+    return bool(row[0])
+
+
+def _print_rows(console: Console, domain: str) -> None:
+    (loads, read, landed, quarantined, suppressed) = _query(
+        "loader",
+        "select count(*), sum(rows_read), sum(rows_landed), sum(rows_quarantined), sum(rows_suppressed)"
+        " from audit.loads where source like %s and status = 'loaded'",
+        f"{domain}.%",
+    )[0]
+    table = Table(title=f"{domain}: every row that came in ({loads} files)", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("read", _number(read))
+    table.add_row("turned away at the door (quarantined)", _number(quarantined))
+    for reason, count in _query(
+        "steward",
+        "select error_code, count(*) from quarantine.rows inner join audit.loads using (load_id)"
+        " where source like %s and status = 'loaded' group by error_code order by count(*) desc, error_code",
+        f"{domain}.%",
+    ):
+        table.add_row(f"    {reason}", _number(count))
+    if suppressed:
+        table.add_row("of people who asked to be forgotten", _number(suppressed))
+    table.add_row("landed", _number(landed))
+    rejected = _query(
+        "transformer",
+        f"select rejection_reason, count(*) from staging.rejected_{domain}__events"  # noqa: S608 a domain of ours
+        " group by rejection_reason order by count(*) desc, rejection_reason",
+    )
+    table.add_row("rejected by a cleaning rule", _number(sum(count for _, count in rejected)))
+    for reason, count in rejected:
+        table.add_row(f"    {reason}", _number(count))
+    ((duplicates,), (clean,)) = _query(
+        "transformer",
+        f"select count(*) from intermediate.int_{domain}__duplicate_events"  # noqa: S608 a domain of ours
+        f" union all select count(*) from intermediate.int_{domain}__events",
+    )
+    table.add_row("duplicates of an earlier row", _number(duplicates))
+    table.add_row("clean events", _number(clean))
+    console.print(table)
+
+
+def _print_segments(console: Console) -> None:
+    rows = _query(
+        "bi_reader",
+        "select segment_name, user_count, user_share_ratio, revenue_share_ratio, average_revenue_eur, reasons"
+        " from ecommerce.segment_profiles order by revenue_eur desc, segment_name",
+    )
+    table = Table(title="Customer segments, by what they bring", title_justify="left")
+    table.add_column("segment", no_wrap=True)
+    table.add_column("users", justify="right", no_wrap=True)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("share of revenue", no_wrap=True)
+    table.add_column("€ a head", justify="right", no_wrap=True)
+    for name, users, share, revenue_share, per_head, _ in rows:
+        bar = "█" * round((revenue_share or 0) * BAR_WIDTH)
+        table.add_row(name, _number(users), f"{share:.1%}", f"{revenue_share or 0:6.1%} {bar}", f"{per_head:,.2f}")
+    console.print(table)
+    console.print("What sets them apart (standard deviations from the average user):")
+    for name, *_, reasons in rows:
+        console.print(f"  {name}: {reasons}", highlight=False)
+    console.print()
+
+
+def _print_next(console: Console) -> None:
+    console.print(
+        "\n".join(
+            (
+                "Where to look next:",
+                '  agora sql --role bi_reader "select * from ecommerce.customer_segments limit 10"',
+                "  make ui                        Dagster: the graph, this run, its checks, the schedule",
+                "  agora up --listen 127.0.0.1:5433   a connection string for a BI tool",
+                "  agora loads · agora quarantine list · agora status",
+            )
+        ),
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_loads(limit: int) -> None:
+    """Print the history of loads, latest first."""
+    columns = ("load_id", "source", "file_name", "period", "status", "rows_read", "rows_landed", "rows_quarantined")
+    rows = _query(
+        "loader",
+        f"select {', '.join(columns)}, round(seconds::numeric, 1), started_at, coalesce(error, '')"  # noqa: S608
+        " from audit.loads order by load_id desc limit %s",
+        limit,
+    )
+    _print_table((*columns, "seconds", "started_at", "error"), rows)
+
+
+def print_quarantine(load_id: int | None) -> None:
+    """Print the lines in quarantine per load and reason; never a value."""
+    from ingestion.quarantine import list_rows
+
+    rows = [
+        (row.load_id, row.file_name, row.error_code, row.detail, row.row_count, row.first_line_number)
+        for row in list_rows(load_id)
+    ]
+    if not rows:
+        Console().print("Nothing is in quarantine.")
+        return
+    _print_table(("load_id", "file_name", "reason", "detail", "rows", "first line"), rows)
+
+
+def print_status() -> None:
+    """Print where the warehouse is, per source the last load, and per domain what readers see."""
+    from warehouse.bootstrap import ensure_up
+
+    owner = ensure_up()
+    console = Console()
+    console.print(f"warehouse: {owner.host}, port {owner.port}, database {owner.database}", highlight=False)
+    console.print(f"state: {settings.home()}", highlight=False)
+    _print_table(
+        ("source", "files", "last load", "rows landed", "quarantined", "failed attempts"),
+        _query(
+            "loader",
+            "select source, count(*) filter (where status = 'loaded'), max(finished_at) filter (where status = 'loaded'),"
+            " sum(rows_landed) filter (where status = 'loaded'),"
+            " round(100.0 * sum(rows_quarantined) filter (where status = 'loaded')"
+            " / nullif(sum(rows_read) filter (where status = 'loaded'), 0), 2) || ' %%',"
+            " count(*) filter (where status in ('failed', 'abandoned'))"
+            " from audit.loads where %s group by source order by source",
+            True,
+        ),
+    )
+    _print_table(
+        ("domain", "generation", "published at"),
+        _query(
+            "transformer",
+            "select distinct on (domain) domain, generation, published_at from audit.publications"
+            " order by domain, generation desc",
+        ),
+    )
+
+
+def _query(role: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    with connect(role) as connection:
+        return connection.execute(statement, values or None).fetchall()  # type: ignore[arg-type]
+
+
+def _print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(_text(value) for value in row))
+    Console().print(table)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if hasattr(value, "strftime"):
+        return str(value.strftime("%Y-%m-%d %H:%M:%S"))
+    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+
+
+def _number(value: Any) -> str:
+    return f"{int(value or 0):,}"
