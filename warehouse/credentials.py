@@ -17,10 +17,21 @@ from warehouse.settings import ROLES
 EMBEDDED = "embedded"
 
 
+def make_embedded_passwords(home: Path) -> dict[str, str]:
+    """Return the passwords for an embedded server that is being created; an earlier attempt's are taken up again."""
+    return _kept_passwords(home, EMBEDDED, ("owner", *ROLES))
+
+
 def embedded_passwords(home: Path) -> dict[str, str]:
-    """Return the embedded server's passwords by role name, `owner` among them; make them the first time."""
-    kept = _kept_passwords(home, EMBEDDED, ("owner", *ROLES))
-    return {**kept, **_given_passwords()}
+    """Return the embedded server's passwords by role name, `owner` among them; a role new to the server gets one.
+
+    Raises:
+        UserError: the file with the passwords is gone, open to others or damaged.
+    """
+    path = home / "credentials" / f"{EMBEDDED}.json"
+    if "owner" not in _read(path):
+        raise UserError(f"{path} is gone, and the database opens to nobody: restore it, or choose a new AGORA_HOME.")
+    return {**make_embedded_passwords(home), **_given_passwords()}
 
 
 def server_passwords(home: Path, host: str, port: int) -> dict[str, str]:

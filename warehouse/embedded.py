@@ -26,7 +26,7 @@ from psycopg import pq
 
 from warehouse import embedded_processes as processes
 from warehouse import files
-from warehouse.credentials import embedded_passwords
+from warehouse.credentials import make_embedded_passwords
 from warehouse.embedded_account import (
     SHARED_STATE,
     Account,
@@ -191,7 +191,7 @@ def _initialise(home: Path, account: Account, programs: Path, base: Path) -> Non
     descriptor = os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(embedded_passwords(home)["owner"])
+            stream.write(make_embedded_passwords(home)["owner"])
             os.fchown(stream.fileno(), account.user_id, account.group_id)
         initdb: list[str | Path] = [programs / "initdb", "-D", unfinished, "-U", OWNER, f"--pwfile={password_file}"]
         initdb += ["--auth=scram-sha-256", "-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]

@@ -1,7 +1,21 @@
--- What users spent, what was bought and what segments bring is one sum.
+-- What users spent and what was bought is one sum.
+with spent as (
+
+    select coalesce(sum(monetary_eur), 0) as total_eur
+    from {{ ref('dim_ecommerce__users') }}
+
+),
+
+bought as (
+
+    select coalesce(sum(price_eur), 0) as total_eur
+    from {{ ref('fct_ecommerce__purchases') }}
+
+)
+
 select
-    spent.total_eur as users_total_eur,
-    bought.total_eur as purchases_total_eur
-from (select coalesce(sum(monetary_eur), 0) as total_eur from {{ ref('dim_ecommerce__users') }}) as spent
-cross join (select coalesce(sum(price_eur), 0) as total_eur from {{ ref('fct_ecommerce__purchases') }}) as bought
+    spent.total_eur as spent_eur,
+    bought.total_eur as bought_eur
+from spent
+cross join bought
 where spent.total_eur <> bought.total_eur

@@ -1,6 +1,7 @@
-"""Whether the marts that Dagster shows as built are those that readers see."""
+"""Whether the marts that Dagster shows as built are those that readers see, and how many rows these have."""
 
 import dagster as dg
+from psycopg import sql
 
 from warehouse.connections import connect
 
@@ -17,7 +18,18 @@ def is_published(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
             "select generation, extract(epoch from published_at) from audit.publications"
             " where domain = 'ecommerce' order by generation desc limit 1"
         ).fetchone()
+        tables = connection.execute("select tablename from pg_tables where schemaname = 'ecommerce' order by 1")
+        row_counts = {
+            name: connection.execute(
+                sql.SQL("select count(*) from {}").format(sql.Identifier("ecommerce", name))
+            ).fetchone()
+            for (name,) in tables.fetchall()
+        }
     generation, published_at = row or (None, 0.0)
     return dg.AssetCheckResult(
-        passed=float(published_at) >= started_at, metadata={"generation": generation or "none was ever published"}
+        passed=float(published_at) >= started_at,
+        metadata={
+            "generation": generation or "none was ever published",
+            **{f"rows in {name}": count[0] for name, count in row_counts.items() if count},
+        },
     )

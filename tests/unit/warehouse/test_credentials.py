@@ -10,10 +10,11 @@ from warehouse.settings import ROLES
 
 
 def test_passwords_are_made_once(tmp_path: Path) -> None:
-    made = credentials.embedded_passwords(tmp_path / "home")
+    made = credentials.make_embedded_passwords(tmp_path / "home")
     assert set(made) == {"owner", *ROLES}
     assert len(set(made.values())) == len(made)
     assert min(map(len, made.values())) >= 32
+    assert credentials.make_embedded_passwords(tmp_path / "home") == made
     assert credentials.embedded_passwords(tmp_path / "home") == made
     directory = tmp_path / "home" / "credentials"
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -21,7 +22,7 @@ def test_passwords_are_made_once(tmp_path: Path) -> None:
 
 
 def make_and_tell(home: Path, answers: "multiprocessing.Queue[str]") -> None:
-    answers.put(credentials.embedded_passwords(home)["owner"])
+    answers.put(credentials.make_embedded_passwords(home)["owner"])
 
 
 def test_processes_that_race_agree(tmp_path: Path) -> None:
@@ -58,15 +59,21 @@ def test_host_cannot_lead_out_of_the_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_open_file_is_refused(tmp_path: Path, mode: int) -> None:
-    credentials.embedded_passwords(tmp_path)
+    credentials.make_embedded_passwords(tmp_path)
     path = tmp_path / "credentials" / "embedded.json"
     path.chmod(mode)
     with pytest.raises(UserError, match=f"run `chmod 600 {path}`"):
-        credentials.embedded_passwords(tmp_path)
+        credentials.make_embedded_passwords(tmp_path)
 
 
 def test_damaged_file_is_a_sentence(tmp_path: Path) -> None:
-    credentials.embedded_passwords(tmp_path)
+    credentials.make_embedded_passwords(tmp_path)
     (tmp_path / "credentials" / "embedded.json").write_text("{")
     with pytest.raises(UserError, match=r"embedded\.json is damaged"):
+        credentials.make_embedded_passwords(tmp_path)
+
+
+def test_lost_file_is_not_replaced_by_passwords_that_do_not_open(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is gone, and the database opens to nobody"):
         credentials.embedded_passwords(tmp_path)
+    assert list(tmp_path.iterdir()) == []

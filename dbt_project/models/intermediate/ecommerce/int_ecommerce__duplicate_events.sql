@@ -15,6 +15,9 @@ with staged_events as (
 events as (
 
     select * from {{ ref('int_ecommerce__events') }}
+    {% if is_incremental() %}
+        where event_date = any(array({{ touched_dates(ref('stg_ecommerce__loads')) }}))
+    {% endif %}
 
 ),
 
@@ -31,22 +34,15 @@ duplicates as (
         staged_events.user_id,
         staged_events.product_id
     from staged_events
-    where
-        staged_events.rejection_reason is null
-        {% if is_incremental() -%}
+    left join events
+        on
+            staged_events._load_id = events._load_id
+            and staged_events._row_number = events._row_number
+    where staged_events.rejection_reason is null and events._load_id is null
+    {% if is_incremental() %}
         and staged_events._load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
         and staged_events.event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
-        {%- endif %}
-        and not exists (
-            select 1
-            from events
-            where
-                events._load_id = staged_events._load_id
-                and events._row_number = staged_events._row_number
-                {% if is_incremental() -%}
-                and events.event_date = any(array({{ touched_dates(ref('stg_ecommerce__loads')) }}))
-                {%- endif %}
-        )
+    {% endif %}
 
 )
 

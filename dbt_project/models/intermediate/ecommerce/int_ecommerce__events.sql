@@ -14,12 +14,6 @@ with staged_events as (
 
 ),
 
-loads as (
-
-    select * from {{ ref('stg_ecommerce__loads') }}
-
-),
-
 candidates as (
 
     select
@@ -37,9 +31,8 @@ candidates as (
         brand,
         price_eur
     from staged_events
-    where
-        rejection_reason is null
-        {% if is_incremental() -%}
+    where rejection_reason is null
+    {% if is_incremental() %}
         and _load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
         and event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
 
@@ -61,9 +54,9 @@ candidates as (
         built.brand,
         built.price_eur
     from {{ this }} as built
-    inner join loads on built._load_id = loads.load_id
+    inner join {{ ref('stg_ecommerce__loads') }} as loads on built._load_id = loads.load_id
     where built.event_date = any(array({{ touched_dates(ref('stg_ecommerce__loads')) }}))
-    {%- endif %}
+    {% endif %}
 
 ),
 

@@ -27,7 +27,7 @@ latest_descriptions as (
         category_code,
         brand
     from descriptions
-    order by product_id, last_seen_at desc, event_count desc, category_id, category_code, brand
+    order by product_id asc, last_seen_at desc, event_count desc, category_id asc, category_code asc, brand asc
 
 ),
 

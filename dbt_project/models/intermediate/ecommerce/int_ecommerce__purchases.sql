@@ -23,7 +23,9 @@ quartiles as (
 
     select
         percentile_cont(0.25) within group (order by price_eur) as first_quartile_eur,
-        percentile_cont(0.75) within group (order by price_eur) as third_quartile_eur
+        percentile_cont(0.75) within group (order by price_eur) as third_quartile_eur,
+        percentile_cont(0.75) within group (order by price_eur)
+        - percentile_cont(0.25) within group (order by price_eur) as range_eur
     from purchases
 
 ),
@@ -39,8 +41,8 @@ flagged as (
         purchases.brand,
         purchases.price_eur,
         -- flagged, never dropped: the outliers are the best customers
-        purchases.price_eur < first_quartile_eur - 1.5 * (third_quartile_eur - first_quartile_eur)
-        or purchases.price_eur > third_quartile_eur + 1.5 * (third_quartile_eur - first_quartile_eur)
+        purchases.price_eur < quartiles.first_quartile_eur - 1.5 * quartiles.range_eur
+        or purchases.price_eur > quartiles.third_quartile_eur + 1.5 * quartiles.range_eur
             as is_price_outlier
     from purchases
     cross join quartiles

@@ -15,9 +15,9 @@ with events as (
         event_type,
         price_eur
     from {{ ref('int_ecommerce__events') }}
-    {% if is_incremental() -%}
+    {% if is_incremental() %}
     where user_id in ({{ stale_users() }})
-    {%- endif %}
+    {% endif %}
 
 ),
 

@@ -10,18 +10,18 @@
 with events as (
 
     select * from {{ ref('int_ecommerce__events') }}
-    {% if is_incremental() -%}
+    {% if is_incremental() %}
     where user_id in ({{ stale_users() }})
-    {%- endif %}
+    {% endif %}
 
 ),
 
 sessions as (
 
     select * from {{ ref('int_ecommerce__sessions') }}
-    {% if is_incremental() -%}
+    {% if is_incremental() %}
     where user_id in ({{ stale_users() }})
-    {%- endif %}
+    {% endif %}
 
 ),
 

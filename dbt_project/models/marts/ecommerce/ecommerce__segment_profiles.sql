@@ -41,10 +41,12 @@ segment_profiles as (
         segment_totals.segment_id,
         segment_totals.segment_name,
         segment_totals.user_count,
-        cast(segment_totals.user_count as double precision) / sum(segment_totals.user_count) over () as user_share_ratio,
+        cast(segment_totals.user_count as double precision)
+        / sum(segment_totals.user_count) over () as user_share_ratio,
         segment_totals.buyer_count,
         segment_totals.revenue_eur,
-        cast(segment_totals.revenue_eur / nullif(sum(segment_totals.revenue_eur) over (), 0) as double precision) as revenue_share_ratio,
+        cast(segment_totals.revenue_eur as double precision)
+        / nullif(sum(segment_totals.revenue_eur) over (), 0) as revenue_share_ratio,
         cast(segment_totals.revenue_eur / segment_totals.user_count as double precision) as average_revenue_eur,
         cast(segment_totals.view_count as double precision) / segment_totals.user_count as average_view_count,
         cast(segment_totals.cart_count as double precision) / segment_totals.user_count as average_cart_count,

@@ -28,12 +28,11 @@ rejected as (
         brand,
         price_eur
     from events
-    where
-        rejection_reason is not null
-        {% if is_incremental() -%}
+    where rejection_reason is not null
+    {% if is_incremental() %}
         and _load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
         and event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
-        {%- endif %}
+    {% endif %}
 
 )
 

@@ -1,0 +1,65 @@
+# Agora: `make demo` and `make test` need Python 3.11+ and make, nothing else.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+# uv from PATH, else one of our own in .uv (made below)
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+BIN := .venv/bin
+DEMO_USERS ?= 10000
+DEMO_EVENTS ?= 300000
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-unit test-integration lint ui down clean
+
+help: ## Show this list
+	@echo "make TARGET, where TARGET is one of:"
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.installed ## Make the environment (.venv); nothing outside the checkout is touched
+
+.venv/.installed: pyproject.toml uv.lock | $(UV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Agora needs Python 3.11 or newer: PYTHON=/path/to/python3.11 make $(MAKECMDGOALS)" >&2; exit 2; }
+	VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=.venv $(UV) sync --frozen --quiet --python "$(PYTHON)"
+	@touch $@
+
+.uv/bin/uv:
+	@echo "Fetching uv into .uv"
+	@$(PYTHON) -m venv .uv 2>/dev/null && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv \
+	    || { rm -rf .uv && $(PYTHON) -m pip install --quiet --disable-pip-version-check --prefix .uv uv; } \
+	    || { echo "uv could not be installed: install Python's venv module (Debian: python3-venv) or uv itself" >&2; exit 2; }
+	@test -x $@ || { mkdir -p .uv/bin && ln -sf ../local/bin/uv $@ && test -x $@; }
+
+demo: install ## Simulate a shop, land, build, fit, publish, and show the result
+	@$(BIN)/agora up
+	@$(BIN)/agora simulate ecommerce --out .agora/demo/ecommerce --seed 1 --users $(DEMO_USERS) --events $(DEMO_EVENTS) --months 2
+	@$(BIN)/agora load ecommerce.events .agora/demo/ecommerce
+	@$(BIN)/agora run ecommerce
+
+test: install lint test-unit test-integration ## All checks and tests; the integration suite runs on the socket and over TCP
+
+lint: install ## ruff, mypy, import contracts, sqlfluff, dg check defs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m orchestration.cli lint-sql
+
+test-unit: install ## Tests that need no server
+	$(BIN)/python -m pytest tests/unit -q
+
+test-integration: install ## Tests on a real Postgres: once on the socket, once over TCP with role passwords
+	$(BIN)/python -m pytest tests/integration -q --transport=socket
+	$(BIN)/python -m pytest tests/integration -q --transport=tcp
+
+bench-%: install ## Run a benchmark: prints a table, writes benchmarks/results/WHAT.json
+	$(BIN)/python benchmarks/$(subst -,_,$*).py
+
+ui: install ## Open Dagster on this machine
+	@$(BIN)/agora ui
+
+down: install ## Stop the embedded server
+	@$(BIN)/agora down
+
+clean: ## Remove the environment (state in .agora stays)
+	rm -rf .venv .uv
