@@ -104,7 +104,7 @@ def sql(role: str, statement: str) -> None:
 
     if role not in ("owner", *settings.ROLES):
         raise UserError(f"There is no role {role}: choose owner, {', '.join(settings.ROLES)}.")
-    with connect(role) as connection:
+    with connect(role, autocommit=True) as connection:
         try:
             query_csv(connection, statement, sys.stdout)
         except psycopg.Error as error:
@@ -194,9 +194,7 @@ def load(source: str, paths: tuple[str, ...], since: str | None, period: str | N
     from ingestion.source import source_named
 
     with _load_progress() as tell:
-        results = loader.load(
-            source_named(source), paths, since=since, force=force, period=period, on_progress=tell
-        )
+        results = loader.load(source_named(source), paths, since=since, force=force, period=period, on_progress=tell)
     _echo_results(results)
 
 
@@ -323,7 +321,12 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, object] = {}
 

@@ -58,13 +58,17 @@ def _latest_change() -> float:
 
 def _parse(target_directory: Path) -> None:
     # parsing needs a profile, not a database: placeholders stand in for the connection
-    environment = os.environ | DBT_SETTINGS | {
-        "DBT_HOST": "localhost",
-        "DBT_PORT": "5432",
-        "DBT_TARGET": production_target(),
-        "DBT_TARGET_PATH": str(target_directory),
-        "DBT_LOG_PATH": str(target_directory),
-    }
+    environment = (
+        os.environ
+        | DBT_SETTINGS
+        | {
+            "DBT_HOST": "localhost",
+            "DBT_PORT": "5432",
+            "DBT_TARGET": production_target(),
+            "DBT_TARGET_PATH": str(target_directory),
+            "DBT_LOG_PATH": str(target_directory),
+        }
+    )
     command = [str(DBT), "--quiet", "parse", "--project-dir", str(DBT_PROJECT)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:

@@ -58,9 +58,7 @@ def run_domain(domain: str, *, full_refresh: bool, on_step: Callable[[str], None
     config = {
         "execution": {"config": {"retries": {"disabled": {}}}},
         "loggers": {"console": {"config": {"log_level": "ERROR"}}},
-        "ops": {
-            step: {"config": {"full_refresh": full_refresh}} for step in (f"{domain}_models", f"{domain}_marts")
-        },
+        "ops": {step: {"config": {"full_refresh": full_refresh}} for step in (f"{domain}_models", f"{domain}_marts")},
     }
     log_path = home() / "logs" / f"run-{domain}.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)

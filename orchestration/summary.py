@@ -3,6 +3,8 @@
 Every figure is read from the warehouse, with the role that may read it; nothing is counted here.
 """
 
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +18,7 @@ BAR_WIDTH = 18
 
 def print_summary(domain: str) -> None:
     """Print what came in, what was turned away and why, what came out, and where to look next."""
-    console = Console()
+    console = _console()
     _print_rows(console, domain)
     _print_segments(console)
     _print_next(console)
@@ -24,7 +26,9 @@ def print_summary(domain: str) -> None:
 
 def has_landed(domain: str) -> bool:
     """Whether any load of the domain stands."""
-    (row,) = _query("loader", "select count(*) from audit.loads where source like %s and status = 'loaded'", f"{domain}.%")
+    (row,) = _query(
+        "loader", "select count(*) from audit.loads where source like %s and status = 'loaded'", f"{domain}.%"
+    )
     return bool(row[0])
 
 
@@ -86,7 +90,7 @@ def _print_segments(console: Console) -> None:
     console.print(table)
     console.print("What sets them apart (standard deviations from the average user):")
     for name, *_, reasons in rows:
-        console.print(f"  {name}: {reasons}", highlight=False)
+        console.print(f"  {name}: {reasons}", soft_wrap=True)
     console.print()
 
 
@@ -108,15 +112,21 @@ def _print_next(console: Console) -> None:
 
 
 def print_loads(limit: int) -> None:
-    """Print the history of loads, latest first."""
-    columns = ("load_id", "source", "file_name", "period", "status", "rows_read", "rows_landed", "rows_quarantined")
+    """Print the history of loads, latest first, and below it why some failed."""
     rows = _query(
         "loader",
-        f"select {', '.join(columns)}, round(seconds::numeric, 1), started_at, coalesce(error, '')"  # noqa: S608
+        "select load_id, file_name, period, status, rows_read, rows_landed, rows_quarantined,"
+        " round(seconds::numeric, 1), to_char(started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), error"
         " from audit.loads order by load_id desc limit %s",
         limit,
     )
-    _print_table((*columns, "seconds", "started_at", "error"), rows)
+    _print_table(
+        ("load", "file", "period", "status", "read", "landed", "quarantined", "s", "started (UTC)"),
+        [row[:-1] for row in rows],
+    )
+    for load_id, *_, error in rows:
+        if error:
+            _console().print(f"{load_id}: {error}", soft_wrap=True)
 
 
 def print_quarantine(load_id: int | None) -> None:
@@ -124,13 +134,13 @@ def print_quarantine(load_id: int | None) -> None:
     from ingestion.quarantine import list_rows
 
     rows = [
-        (row.load_id, row.file_name, row.error_code, row.detail, row.row_count, row.first_line_number)
+        (row.load_id, row.file_name, row.row_count, row.first_line_number, row.error_code, row.detail)
         for row in list_rows(load_id)
     ]
     if not rows:
-        Console().print("Nothing is in quarantine.")
+        _console().print("Nothing is in quarantine.")
         return
-    _print_table(("load_id", "file_name", "reason", "detail", "rows", "first line"), rows)
+    _print_table(("load", "file", "rows", "first line", "reason", "detail"), rows)
 
 
 def print_status() -> None:
@@ -138,14 +148,15 @@ def print_status() -> None:
     from warehouse.bootstrap import ensure_up
 
     owner = ensure_up()
-    console = Console()
-    console.print(f"warehouse: {owner.host}, port {owner.port}, database {owner.database}", highlight=False)
-    console.print(f"state: {settings.home()}", highlight=False)
+    console = _console()
+    console.print(f"warehouse: {owner.host}, port {owner.port}, database {owner.database}")
+    console.print(f"state: {settings.home()}")
     _print_table(
-        ("source", "files", "last load", "rows landed", "quarantined", "failed attempts"),
+        ("source", "files", "last load (UTC)", "landed", "quarantined", "failed"),
         _query(
             "loader",
-            "select source, count(*) filter (where status = 'loaded'), max(finished_at) filter (where status = 'loaded'),"
+            "select source, count(*) filter (where status = 'loaded'),"
+            " to_char(max(finished_at) filter (where status = 'loaded') at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),"
             " sum(rows_landed) filter (where status = 'loaded'),"
             " round(100.0 * sum(rows_quarantined) filter (where status = 'loaded')"
             " / nullif(sum(rows_read) filter (where status = 'loaded'), 0), 2) || ' %%',"
@@ -155,10 +166,10 @@ def print_status() -> None:
         ),
     )
     _print_table(
-        ("domain", "generation", "published at"),
+        ("domain", "generation that readers see", "published (UTC)"),
         _query(
             "transformer",
-            "select distinct on (domain) domain, generation, published_at from audit.publications"
+            "select distinct on (domain) domain, generation, published_at at time zone 'UTC' from audit.publications"
             " order by domain, generation desc",
         ),
     )
@@ -166,22 +177,31 @@ def print_status() -> None:
 
 def _query(role: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
     with connect(role) as connection:
-        return connection.execute(statement, values or None).fetchall()  # type: ignore[arg-type]
+        return connection.execute(statement, values or None).fetchall()
+
+
+def _console() -> Console:
+    # a pipe has no width to keep to
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 def _print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    table = Table(*columns)
+    table = Table()
+    for position, name in enumerate(columns):
+        is_number = any(isinstance(row[position], (int, Decimal)) for row in rows)
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row))
-    Console().print(table)
+    _console().print(table)
 
 
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    if hasattr(value, "strftime"):
-        return str(value.strftime("%Y-%m-%d %H:%M:%S"))
-    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return f"{value:,}" if isinstance(value, (int, Decimal)) else str(value)
 
 
 def _number(value: Any) -> str:

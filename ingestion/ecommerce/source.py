@@ -31,7 +31,7 @@ def period_of_text(text: str) -> Period:
 
 def _period(year: int, month: int, day: int | None) -> Period | None:
     try:
-        start = datetime(year, month, day or 1, tzinfo=UTC)
+        start = datetime(year, month, 1 if day is None else day, tzinfo=UTC)
         if day is not None:
             return Period(f"{start:%Y-%m-%d}", start, start + timedelta(days=1))
         return Period(f"{start:%Y-%m}", start, datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC))

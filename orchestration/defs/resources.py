@@ -12,7 +12,10 @@ def resources() -> dg.Definitions:
     return dg.Definitions(
         resources={
             "dbt": DbtCliResource(
-                project_dir=str(DBT_PROJECT), profiles_dir=str(PROFILES), target=production_target(), dbt_executable=str(DBT)
+                project_dir=str(DBT_PROJECT),
+                profiles_dir=str(PROFILES),
+                target=production_target(),
+                dbt_executable=str(DBT),
             ),
             "ecommerce_run_lock": RunLock(domain="ecommerce"),
         }

@@ -4,7 +4,6 @@ import hashlib
 
 import dagster as dg
 
-
 from orchestration.alerts import report_failure
 from orchestration.defs.ecommerce.raw import SOURCE
 from orchestration.drop import files_in_drop_folder

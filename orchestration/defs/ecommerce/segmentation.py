@@ -1,5 +1,6 @@
 """The shop's customer segments: reads the features, fits, writes members and the record of the run."""
 
+import json
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ from orchestration.results import write_segmentation
 from warehouse.connections import connect
 from warehouse.frames import read_frame
 
+SHOWN = ["user_count", "revenue_ratio", "monetary_eur", "view_count", "cart_count", "purchase_count"]
 FEATURES = "intermediate.int_ecommerce__user_features"
 
 
@@ -51,11 +53,8 @@ def customer_segments(context: dg.AssetExecutionContext, config: Fit) -> dg.Mate
             "silhouette_ratio": segmentation.silhouette_ratio,
             "explained_variance_ratio": segmentation.explained_variance_ratio,
             "inertia": segmentation.inertia,
-            "segments": dg.MetadataValue.table(
-                [
-                    dg.TableRecord({"segment": row.segment_name, "users": row.user_count, "revenue_ratio": row.revenue_ratio})
-                    for row in segmentation.centroids.itertuples()
-                ]
+            "segments": dg.MetadataValue.json(
+                json.loads(segmentation.centroids.set_index("segment_name")[SHOWN].to_json(orient="index"))
             ),
         }
     )
