@@ -16,7 +16,7 @@ STEP_NAMES = {
     "ecommerce_models": "dbt: cleaning, sessions, features",
     "ml_ecommerce__customer_segments": "scikit-learn: fitting the segments",
     "ecommerce_marts": "dbt: building, testing and publishing the marts",
-    "ecommerce_customer_segments_is_published": "checking the publication",
+    "ecommerce__ecommerce__customer_segments_is_published": "checking the publication",
 }
 
 
@@ -106,8 +106,14 @@ def _output_to(path: Path) -> Iterator[None]:
 
 
 def _sentence(error: object) -> str:
-    cause = _root(error)
-    return str(getattr(cause, "message", "")).strip()
+    message = str(getattr(_root(error), "message", "")).strip()
+    # dagster-dbt puts its own command line before what dbt says
+    _, _, said_by_dbt = message.partition("Errors parsed from dbt logs:")
+    return f"dbt stopped.\n{_without_blank_lines(said_by_dbt)}" if said_by_dbt else message.split(": ", 1)[-1]
+
+
+def _without_blank_lines(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
 def _is_mistake(error: object) -> bool:

@@ -12,6 +12,7 @@ from orchestration.locks import domain_lock
 from orchestration.project import DBT_SETTINGS, after_ml, manifest
 from orchestration.resources import RunLock
 from warehouse.connections import dbt_environment
+from warehouse.settings import home
 
 
 class Build(dg.Config):
@@ -25,7 +26,9 @@ def build(context: dg.AssetExecutionContext, dbt: DbtCliResource, config: Build)
     arguments = ["build", "--exclude-resource-type", "unit_test"]
     if config.full_refresh:
         arguments.append("--full-refresh")
-    return dbt.cli(arguments, context=context).stream()
+    # one folder a step, written anew by each run: the lock on the run keeps others out
+    target_path = home() / "dbt" / context.op_execution_context.op.name
+    return dbt.cli(arguments, context=context, target_path=target_path).stream()
 
 
 @dbt_assets(

@@ -1,6 +1,7 @@
 """The shop's raw events: lands what lies in the drop folder, and reports what has been landed."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 
@@ -8,6 +9,8 @@ from orchestration.drop import drop_folder, land_drop_folder
 from warehouse.connections import connect
 
 SOURCE = "ecommerce.events"
+# built every night: one night may fail, two in a row are somebody's business
+FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=49), warn_window=timedelta(hours=26))
 RAW_EVENTS = dg.AssetKey(["raw_ecommerce", "events"])
 
 
@@ -18,6 +21,7 @@ RAW_EVENTS = dg.AssetKey(["raw_ecommerce", "events"])
     check_specs=[
         dg.AssetCheckSpec("every_file_landed", asset=RAW_EVENTS, description="No file of the drop folder was refused.")
     ],
+    freshness_policy=FRESH,
     required_resource_keys={"ecommerce_run_lock"},
 )
 def events(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:

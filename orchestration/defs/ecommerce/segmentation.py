@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.defs.ecommerce.raw import FRESH
 from orchestration.results import write_segmentation
 from warehouse.connections import connect
 from warehouse.frames import read_frame
@@ -25,6 +26,7 @@ class Fit(dg.Config):
     deps=[dg.AssetKey(["intermediate", "int_ecommerce__user_features"])],
     group_name="ecommerce",
     kinds={"scikitlearn", "postgres"},
+    freshness_policy=FRESH,
     required_resource_keys={"ecommerce_run_lock"},
 )
 def customer_segments(context: dg.AssetExecutionContext, config: Fit) -> dg.MaterializeResult[Any]:
