@@ -26,7 +26,6 @@ duplicates as (
     select
         staged_events._load_id,
         staged_events._row_number,
-        staged_events.load_order,
         staged_events.event_id,
         staged_events.event_at,
         staged_events.event_date,
@@ -42,6 +41,24 @@ duplicates as (
     {% if is_incremental() %}
         and staged_events._load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
         and staged_events.event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
+
+    union all
+
+    -- the raw lines of these were purged
+    select
+        built._load_id,
+        built._row_number,
+        built.event_id,
+        built.event_at,
+        built.event_date,
+        built.event_type,
+        built.user_id,
+        built.product_id
+    from {{ this }} as built
+    inner join {{ ref('stg_ecommerce__loads') }} as loads on built._load_id = loads.load_id
+    where
+        not loads.is_in_raw
+        and built.event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
     {% endif %}
 
 )

@@ -38,7 +38,7 @@ candidates as (
 
     union all
 
-    -- rows of these days whose raw line may have been purged; those of a replaced or undone load drop out here
+    -- rows of these days whose raw lines were purged; those of a replaced or undone load drop out here
     select
         built._load_id,
         built._row_number,
@@ -55,7 +55,7 @@ candidates as (
         built.price_eur
     from {{ this }} as built
     inner join {{ ref('stg_ecommerce__loads') }} as loads on built._load_id = loads.load_id
-    where built.event_date = any(array({{ touched_dates(ref('stg_ecommerce__loads')) }}))
+    where not loads.is_in_raw and built.event_date = any(array({{ touched_dates(ref('stg_ecommerce__loads')) }}))
     {% endif %}
 
 ),

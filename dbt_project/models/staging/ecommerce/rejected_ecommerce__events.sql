@@ -32,6 +32,28 @@ rejected as (
     {% if is_incremental() %}
         and _load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
         and event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
+
+    union all
+
+    -- the raw lines of these were purged
+    select
+        built._load_id,
+        built._row_number,
+        built.rejection_reason,
+        built.event_at,
+        built.event_date,
+        built.event_type,
+        built.user_id,
+        built.product_id,
+        built.category_id,
+        built.category_code,
+        built.brand,
+        built.price_eur
+    from {{ this }} as built
+    inner join {{ ref('stg_ecommerce__loads') }} as loads on built._load_id = loads.load_id
+    where
+        not loads.is_in_raw
+        and built.event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
     {% endif %}
 
 )
