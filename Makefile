@@ -38,12 +38,12 @@ demo: install ## Simulate a shop, land, build, fit, publish, and show the result
 
 test: install lint test-unit test-integration ## All checks and tests; the integration suite runs on the socket and over TCP
 
-lint: install ## ruff, mypy, import contracts, sqlfluff, dg check defs
+lint: install ## ruff, mypy, import contracts, dg check defs (sqlfluff needs a server: test-integration runs it)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m orchestration.cli lint-sql
+	VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/dg check defs
 
 test-unit: install ## Tests that need no server
 	$(BIN)/python -m pytest tests/unit -q

@@ -26,7 +26,7 @@ loads_that_count as (
         -- where two rows tie, the first by period, file name and row number wins
         cast(row_number() over (order by period collate "C", file_name collate "C", load_id) as integer) as load_order,
         -- one probe of the block-range index per load: raw is purged a load at a time
-        exists (
+        exists(
             select 1 from events
             where events._load_id = loads.load_id
         ) as is_in_raw
