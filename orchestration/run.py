@@ -44,7 +44,9 @@ def dagster_home() -> Path:
     path.mkdir(parents=True, exist_ok=True)
     configuration = path / "dagster.yaml"
     if not configuration.exists():
-        configuration.write_text("telemetry:\n  enabled: false\n")
+        configuration.write_text(
+            "telemetry:\n  enabled: false\n# no invitation to a newsletter on the first page\nnux:\n  enabled: false\n"
+        )
     return path
 
 

@@ -20,7 +20,6 @@ import datetime
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -147,6 +146,7 @@ class Dirt:
 
 
 DEFAULT_DIRT: Final = Dirt()
+NO_DIRT: Final = Dirt(**dict.fromkeys((field.name for field in dataclasses.fields(Dirt)), 0.0))
 KINDS: Final = ("clean", *(field.name for field in dataclasses.fields(Dirt)))
 KIND: Final = {name: code for code, name in enumerate(KINDS)}
 DUPLICATE_KINDS: Final = ("exact_duplicate", "repriced_duplicate")
@@ -966,7 +966,7 @@ class _Renderer:
         return bytes(letters[letters != 0])
 
     def _session_texts(self, session: Array) -> Array:
-        """The uuid of each event's session: it follows from the session's number, so waiting events need not hold it."""
+        """The uuid of each event's session: it follows from the session's number, so that waiting events need not."""
         first, last = int(session.min()), int(session.max())
         if last - first >= len(session):
             return _uuid_lines(session, self._session_salt)
@@ -1102,7 +1102,7 @@ class _MonthFile:
         finally:
             self._stream.close()
             if is_complete:
-                os.replace(self._partial_path, self._path)
+                self._partial_path.replace(self._path)
             else:
                 self._partial_path.unlink()
 
@@ -1204,7 +1204,7 @@ def _write_manifest(
             stream.write(separator + line)
             separator = ",\n"
         stream.write("\n  }\n}\n")
-    os.replace(partial_path, path)
+    partial_path.replace(path)
 
 
 def _row_truth(counts: Array) -> dict[str, Any]:

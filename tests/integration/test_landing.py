@@ -445,6 +445,8 @@ def test_force_lands_the_same_bytes_again(write: Write) -> None:
     assert (forced.status, forced.message, statuses()) == ("loaded", "replaces load 1", ["superseded", "loaded"])
     assert rows_of("select distinct _load_id from raw_ecommerce.events") == [(2,)]
     assert row_counts() == (1, 1)
+    changed = load_one(write("2019-Oct.csv", event(2)), force=True)
+    assert (changed.message, statuses()) == ("replaces load 2", ["superseded", "superseded", "loaded"])
     # where there is nothing to replace it is a plain load
     assert load_one(write("2019-Nov.csv", event(day="2019-11-01")), force=True).status == "loaded"
 
@@ -655,7 +657,24 @@ def test_two_loaders_of_one_file_land_it_once(write: Write) -> None:
     assert row_counts() == (20_000, 0)
 
 
-def test_rows_do_not_vanish_under_a_running_build(write: Write) -> None:
+def undo_first(write: Write, tell: Callable[[Progress], None]) -> None:
+    undo(1, on_progress=tell)
+
+
+def replace_first(write: Write, tell: Callable[[Progress], None]) -> None:
+    load_one(write("2019-Oct.csv", event(2)), on_progress=tell)
+
+
+def force_first(write: Write, tell: Callable[[Progress], None]) -> None:
+    load_one(write("2019-Oct.csv", event()), force=True, on_progress=tell)
+
+
+@pytest.mark.parametrize(
+    ("remove", "status"), [(undo_first, "undone"), (replace_first, "superseded"), (force_first, "superseded")]
+)
+def test_rows_do_not_vanish_under_a_running_build(
+    write: Write, remove: Callable[[Write, Callable[[Progress], None]], None], status: str
+) -> None:
     load_one(write("2019-Oct.csv", event()))
     told: list[str] = []
     waits = threading.Event()
@@ -669,12 +688,14 @@ def test_rows_do_not_vanish_under_a_running_build(write: Write) -> None:
         build.execute("select pg_advisory_lock(hashtext('build ecommerce'))")
         # a plain load does not wait
         assert load_one(write("2019-Nov.csv", event(day="2019-11-01"))).status == "loaded"
-        thread = threading.Thread(target=lambda: undo(1, on_progress=listen))
+        thread = threading.Thread(target=lambda: remove(write, listen))
         thread.start()
         assert waits.wait(30)
         assert statuses()[0] == "loaded"
+        # nor does a plain load wait for the one that waits
+        assert load_one(write("2019-Nov.2.csv", event(1, day="2019-11-01"))).status == "loaded"
     thread.join(30)
-    assert statuses()[0] == "undone"
+    assert statuses()[0] == status
     assert told == ["waiting for the run of ecommerce to end"]
 
 

@@ -433,7 +433,7 @@ def test_an_endless_line_costs_one_row_and_little_memory() -> None:
     assert [len(one) > LONGEST_LINE_BYTES for one in found] == [True, False]
     assert len(found[0]) < LONGEST_LINE_BYTES + 10
     # a carriage return at the place where the line is cut
-    tricky = b"x" * (LONGEST_LINE_BYTES + 1) + b"\r" + b"y" * 10
+    tricky = b"x" * LONGEST_LINE_BYTES + b"\r" + b"y" * 10
     (cut,) = [one for batch, _ in lines_of([(tricky, 1), (b"\n", 2)]) for one in batch]
     assert code_of(check_line(cut, LAYOUT, OCTOBER)) == "line_too_long"
 
