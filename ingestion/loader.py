@@ -252,15 +252,12 @@ def _load_file(
 
 
 def _land_as(role: str, attempt: _Attempt, spool: Spooled) -> LoadResult | None:
-    failure: BaseException
     try:
         with connect(role) as connection:
             return _land(connection, attempt, spool, may_remove=role == "steward")
     except psycopg.Error as error:
         failure = _without_values(spool.file_name, error)
-    except KeyboardInterrupt:
-        failure = KeyboardInterrupt()
-    # raised here and not above: what the database said of a value must not travel along as the cause
+    # raised here and not above: what the database said of a value must not travel along as its context
     raise failure
 
 

@@ -121,6 +121,9 @@ def dbt(arguments: tuple[str, ...]) -> None:
     os.environ.update(DBT_SETTINGS | dbt_environment("transformer"))
     os.environ.setdefault("DBT_TARGET", production_target())
     os.environ.setdefault("DBT_PROJECT_DIR", str(DBT_PROJECT))
+    # like all state, what dbt writes lies under AGORA_HOME
+    os.environ.setdefault("DBT_TARGET_PATH", str(settings.home() / "dbt" / "command_line"))
+    os.environ.setdefault("DBT_LOG_PATH", str(settings.home() / "dbt" / "command_line"))
     _become([str(DBT), *arguments])
 
 

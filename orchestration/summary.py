@@ -3,7 +3,7 @@
 Every figure is read from the warehouse, with the role that may read it; nothing is counted here.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -113,20 +113,29 @@ def _print_next(console: Console) -> None:
 
 def print_loads(limit: int) -> None:
     """Print the history of loads, latest first, and below it why some failed."""
-    rows = _query(
-        "loader",
-        "select load_id, file_name, period, status, rows_read, rows_landed, rows_quarantined,"
-        " round(seconds::numeric, 1), to_char(started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), error"
-        " from audit.loads order by load_id desc limit %s",
-        limit,
-    )
+    from ingestion.audit import loads
+
+    history = loads(limit)
     _print_table(
         ("load", "file", "period", "status", "read", "landed", "quarantined", "s", "started (UTC)"),
-        [row[:-1] for row in rows],
+        [
+            (
+                load.load_id,
+                load.file_name,
+                load.period,
+                load.status,
+                load.rows_read,
+                load.rows_landed,
+                load.rows_quarantined,
+                None if load.seconds is None else f"{load.seconds:.1f}",
+                f"{load.started_at.astimezone(UTC):%Y-%m-%d %H:%M}",
+            )
+            for load in history
+        ],
     )
-    for load_id, *_, error in rows:
-        if error:
-            _console().print(f"{load_id}: {error}", soft_wrap=True)
+    for load in history:
+        if load.error:
+            _console().print(f"{load.load_id}: {load.error}", soft_wrap=True, markup=False)
 
 
 def print_quarantine(load_id: int | None) -> None:

@@ -715,6 +715,19 @@ def test_two_people_on_one_pseudonym_fail_the_load(write: Write, monkeypatch: py
     assert one("select count(*) from raw_ecommerce.users") == 1
 
 
+def test_a_row_that_goes_missing_fails_the_load(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = door.Door.check
+
+    def miscount(self: door.Door, lines: Any, bytes_done: int = 0) -> door.Checked:
+        checked = check(self, lines, bytes_done)
+        return replace(checked, rows_good=checked.rows_good + 1)
+
+    monkeypatch.setattr(door.Door, "check", miscount)
+    with pytest.raises(LoadError, match="3 rows passed the door but 2 landed"):
+        load_one(write("2019-Oct.csv", event(1), event(2)))
+    assert (statuses(), row_counts()) == (["failed"], (0, 0))
+
+
 def test_what_the_database_says_of_a_value_goes_nowhere(
     write: Write, warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,7 @@ sessions as (
         cast(extract(epoch from max(event_at) - min(event_at)) / 60 as integer) as duration_minutes,
         count(*) as event_count,
         count(*) filter (where event_type = 'purchase') as purchase_count,
-        cast(coalesce(sum(price_eur) filter (where event_type = 'purchase'), 0) as numeric(20, 2)) as revenue_eur
+        cast(coalesce(sum(price_eur) filter (where event_type = 'purchase'), 0) as numeric(38, 2)) as revenue_eur
     from numbered
     group by user_id, session_number
 

@@ -37,12 +37,12 @@ event_totals as (
         count(*) filter (where event_type = 'cart') as cart_count,
         count(*) filter (where event_type = 'remove_from_cart') as removal_count,
         count(*) filter (where event_type = 'purchase') as purchase_count,
-        cast(coalesce(sum(price_eur) filter (where event_type = 'view'), 0) as numeric(20, 2)) as viewed_value_eur,
-        cast(coalesce(sum(price_eur) filter (where event_type = 'cart'), 0) as numeric(20, 2)) as carted_value_eur,
-        cast(coalesce(sum(price_eur) filter (where event_type = 'purchase'), 0) as numeric(20, 2)) as monetary_eur,
+        cast(coalesce(sum(price_eur) filter (where event_type = 'view'), 0) as numeric(38, 2)) as viewed_value_eur,
+        cast(coalesce(sum(price_eur) filter (where event_type = 'cart'), 0) as numeric(38, 2)) as carted_value_eur,
+        cast(coalesce(sum(price_eur) filter (where event_type = 'purchase'), 0) as numeric(38, 2)) as monetary_eur,
         max(price_eur) filter (where event_type = 'purchase') as max_purchase_price_eur,
         -- exact numeric: a floating sum would depend on the order of the rows
-        cast(stddev_samp(price_eur) as numeric(20, 6)) as price_stddev_eur,
+        cast(stddev_samp(price_eur) as numeric(38, 6)) as price_stddev_eur,
         count(distinct category_id)
         + count(distinct category_code) filter (where category_id is null) as category_count,
         count(distinct category_id) filter (where event_type = 'purchase')

@@ -24,7 +24,7 @@ renamed as (
         case events.event_type when 'remove' then 'remove_from_cart' else events.event_type end as event_type,
         nullif(lower(trim(events.category_code)), '') as category_code,
         nullif(lower(trim(events.brand)), '') as brand,
-        cast(events.price as numeric(14, 2)) as price_eur
+        cast(events.price as numeric(20, 2)) as price_eur
     from events
     inner join loads on events._load_id = loads.load_id
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ingestion.ecommerce import simulator
 from ingestion.ecommerce.simulator import NO_DIRT, Dirt, Simulation, simulate
 
 REAL_SAMPLE = Path(__file__).parents[4] / "../shared/data/rees46/2019-Oct.sample.csv"
@@ -202,6 +203,12 @@ def test_manifest_is_true_at_small_and_odd_sizes(
     simulation = simulate(tmp_path, seed=5, user_count=user_count, event_count=event_count, month_count=month_count)
     assert simulation.row_count == event_count
     assert_manifest_is_true(simulation)
+
+
+def test_files_are_sorted_and_true_across_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Blocks so small that most sessions run through several: their later events must wait.
+    monkeypatch.setattr(simulator, "BLOCK_EVENT_COUNT", 50)
+    assert_manifest_is_true(simulate(tmp_path, seed=3, user_count=300, event_count=20_000, month_count=2))
 
 
 def test_manifest_is_true_when_half_the_rows_are_wrong(tmp_path: Path) -> None:
