@@ -3,6 +3,9 @@
 Every figure is read from the warehouse, with the role that may read it; nothing is counted here.
 """
 
+import os
+import shutil
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -95,20 +98,16 @@ def _print_segments(console: Console) -> None:
 
 
 def _print_next(console: Console) -> None:
-    console.print(
-        "\n".join(
-            (
-                "Where to look next:",
-                '  agora sql --role bi_reader "select * from ecommerce.customer_segments limit 10"',
-                "  make ui                        Dagster: the graph, this run, its checks, the schedule",
-                "  agora up --listen 127.0.0.1:5433   a connection string for a BI tool",
-                "  agora loads · agora quarantine list · agora status",
-            )
-        ),
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    # what the reader has to type: the environment need not be on PATH
+    agora = "agora" if shutil.which("agora") else os.path.relpath(sys.argv[0])
+    console.print("Where to look next:")
+    for command, shows in (
+        (f'{agora} sql --role bi_reader "select * from ecommerce.customer_segments limit 10"', ""),
+        (f"{agora} up --listen 127.0.0.1:5433", "a connection string for a BI tool"),
+        (f"{agora} loads", "what was landed when; also: quarantine list, status, checksum ecommerce"),
+        (f"{agora} ui", "Dagster: the graph, this run, its checks, the schedule"),
+    ):
+        console.print(f"  {command:<40}  {shows}".rstrip(), markup=False, soft_wrap=True)
 
 
 def print_loads(limit: int) -> None:
