@@ -43,7 +43,7 @@ lint: install ## ruff, mypy, import contracts, dg check defs (sqlfluff needs a s
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/dg check defs
+	AGORA_HOME="$(CURDIR)/.agora" VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/dg check defs
 
 test-unit: install ## Tests that need no server
 	$(BIN)/python -m pytest tests/unit -q

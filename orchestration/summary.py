@@ -17,6 +17,7 @@ from warehouse import settings
 from warehouse.connections import connect
 
 BAR_WIDTH = 18
+EXAMPLE_QUERY = "select * from ecommerce.customer_segments limit 10"
 
 
 def print_summary(domain: str) -> None:
@@ -102,7 +103,7 @@ def _print_next(console: Console) -> None:
     agora = "agora" if shutil.which("agora") else os.path.relpath(sys.argv[0])
     console.print("Where to look next:")
     for command, shows in (
-        (f'{agora} sql --role bi_reader "select * from ecommerce.customer_segments limit 10"', ""),
+        (f"{agora} sql --role bi_reader {EXAMPLE_QUERY!r}", ""),
         (f"{agora} up --listen 127.0.0.1:5433", "a connection string for a BI tool"),
         (f"{agora} loads", "what was landed when; also: quarantine list, status, checksum ecommerce"),
         (f"{agora} ui", "Dagster: the graph, this run, its checks, the schedule"),

@@ -31,14 +31,18 @@ class Fit(dg.Config):
 )
 def customer_segments(context: dg.AssetExecutionContext, config: Fit) -> dg.MaterializeResult[Any]:
     """One row per user: standardise → PCA → KMeans, fitted once on all users; names from centroid rules."""
-    from ml.ecommerce.segmentation import fit_segments
+    from ml.ecommerce.segmentation import TooFewUsersError, fit_segments
 
     started = time.monotonic()
     with connect("ml") as connection:
         features = read_frame(connection, f"select * from {FEATURES}")  # noqa: S608 a constant of ours
-    segmentation = fit_segments(
-        features, cluster_count=config.cluster_count, component_count=config.component_count, seed=config.seed
-    )
+    try:
+        segmentation = fit_segments(
+            features, cluster_count=config.cluster_count, component_count=config.component_count, seed=config.seed
+        )
+    except TooFewUsersError as error:
+        # trying again would not help
+        raise dg.Failure(str(error), allow_retries=False) from None
     with connect("ml") as connection:
         model_version = write_segmentation(
             connection,
