@@ -8,6 +8,7 @@ Files: `<home>/server.json` (name, socket, port), `<home>/postgres.log`, and a b
 """
 
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -37,6 +38,7 @@ from warehouse.embedded_account import (
     server_account,
 )
 from warehouse.embedded_settings import HOST_BASED_AUTHENTICATION, MEGABYTE, configuration
+from warehouse.errors import UserError
 
 OWNER = "agora"
 DATABASE = "agora"
@@ -48,6 +50,7 @@ STOP_SECONDS = 60
 SOCKET_PATH_BYTES = 103
 # not tempfile.gettempdir(), which may be long
 TEMPORARY = Path("/tmp")  # noqa: S108 (a directory of our own is made there)
+CANNOT_BIND = re.compile(r"could not (?:bind|translate)[^\n]*: (.+)")
 LOG_BYTES = 16 * MEGABYTE
 
 
@@ -164,7 +167,13 @@ def _start(home: Path, listen: tuple[str, int] | None) -> EmbeddedServer:
             "data_directory": str(base / "data"),
         },
     )
-    _launch(home, base, account, programs, name)
+    try:
+        _launch(home, base, account, programs, name)
+    except RuntimeError as error:
+        reason = CANNOT_BIND.search(str(error))
+        if listen is None or reason is None:
+            raise
+        raise UserError(f"Postgres cannot listen on {host}:{port} ({reason[1]}): choose another port.") from None
     server = running(home)
     if server is None:
         raise RuntimeError(_with_log(home, "Postgres started but does not answer."))
