@@ -102,6 +102,10 @@ SILHOUETTE_SAMPLE_SIZE = 5_000
 REASON_COUNT = 3
 
 
+class TooFewUsersError(ValueError):
+    """Too few users, or too few that differ, to form the segments: nothing is wrong, but more events are needed."""
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """One fit of the segmentation.
@@ -153,7 +157,7 @@ def fit_segments(
     user_id, and one thread computes, since sums of several threads end in no fixed order.
 
     Raises ValueError on missing columns, null or repeated user_id, infinite or negative values, nulls where no null can
-    be, and when there are fewer (different) users than clusters.
+    be; TooFewUsersError when there are fewer (different) users than clusters.
     """
     if cluster_count not in NAMES_BY_CLUSTER_COUNT:
         raise ValueError(f"There are no names for {cluster_count} segments: choose cluster_count 4 or 5.")
@@ -161,7 +165,7 @@ def fit_segments(
         raise ValueError(f"component_count is {component_count}: choose at least 1.")
     imputed = impute_features(features)
     if len(imputed) < cluster_count:
-        raise ValueError(
+        raise TooFewUsersError(
             f"{len(imputed)} users cannot form {cluster_count} segments: load more events before segmenting."
         )
 
@@ -182,7 +186,7 @@ def fit_segments(
         labels = kmeans.fit_predict(projected).astype(np.int64)
         found_count = len(np.unique(labels))
         if found_count < cluster_count:
-            raise ValueError(
+            raise TooFewUsersError(
                 f"The {len(imputed)} users show only {found_count} different behaviours, too few for {cluster_count} "
                 "segments: load more events before segmenting."
             )

@@ -51,9 +51,9 @@ def finish(process: subprocess.Popen[str], *, expect: int = 0, stdin: str = "") 
     return text
 
 
-def agora(*arguments: object, home: Path | None = None, expect: int = 0, stdin: str = "") -> str:
+def agora(*arguments: object, home: Path | None = None, expect: int = 0, stdin: str = "", **variables: object) -> str:
     """Run an agora command to its end; see `start` and `finish`."""
-    return finish(start(*arguments, home=home), expect=expect, stdin=stdin)
+    return finish(start(*arguments, home=home, **variables), expect=expect, stdin=stdin)
 
 
 def agora_sql(statement: str, *, role: str = "owner", home: Path | None = None) -> list[dict[str, str]]:

@@ -184,7 +184,7 @@ def test_taken_port_is_told_with_the_log(make_warehouse: Callable[[], Path]) -> 
     home = make_warehouse()
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         port = occupied.getsockname()[1]
-        with pytest.raises(UserError, match="Address already in use.*choose another port"):
+        with pytest.raises(UserError, match=r"Address already in use.*choose another port"):
             embedded.start(home, ("127.0.0.1", port))
     assert embedded.start(home).listen is None
 

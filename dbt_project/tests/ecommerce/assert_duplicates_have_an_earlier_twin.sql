@@ -1,4 +1,6 @@
 -- A row counts as a duplicate only if the event it repeats is kept, and was kept because it came first.
+{{ config(meta={'dagster': {'ref': {'name': 'int_ecommerce__duplicate_events'}}}) }}
+
 select
     duplicates._load_id,
     duplicates._row_number

@@ -1,4 +1,6 @@
 -- Per load: landed = clean + rejected + duplicates.
+{{ config(meta={'dagster': {'ref': {'name': 'int_ecommerce__events'}}}) }}
+
 with landed as (
 
     select

@@ -1,4 +1,6 @@
 -- What users spent and what was bought is one sum.
+{{ config(meta={'dagster': {'ref': {'name': 'fct_ecommerce__purchases'}}}) }}
+
 with spent as (
 
     select coalesce(sum(monetary_eur), 0) as total_eur

@@ -9,6 +9,11 @@
 with staged_events as (
 
     select * from {{ ref('stg_ecommerce__events') }}
+    {% if is_incremental() %}
+    where
+        _load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
+        and event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
+    {% endif %}
 
 ),
 
@@ -16,7 +21,7 @@ events as (
 
     select * from {{ ref('int_ecommerce__events') }}
     {% if is_incremental() %}
-        where event_date = any(array({{ touched_dates(ref('stg_ecommerce__loads')) }}))
+    where event_date = any(array({{ touched_dates(ref('stg_ecommerce__loads')) }}))
     {% endif %}
 
 ),
@@ -38,10 +43,8 @@ duplicates as (
             staged_events._load_id = events._load_id
             and staged_events._row_number = events._row_number
     where staged_events.rejection_reason is null and events._load_id is null
-    {% if is_incremental() %}
-        and staged_events._load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
-        and staged_events.event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
 
+    {% if is_incremental() %}
     union all
 
     -- the raw lines of these were purged

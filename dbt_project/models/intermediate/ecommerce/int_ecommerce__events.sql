@@ -11,6 +11,11 @@
 with staged_events as (
 
     select * from {{ ref('stg_ecommerce__events') }}
+    {% if is_incremental() %}
+    where
+        _load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
+        and event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
+    {% endif %}
 
 ),
 
@@ -32,10 +37,8 @@ candidates as (
         price_eur
     from staged_events
     where rejection_reason is null
-    {% if is_incremental() %}
-        and _load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
-        and event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
 
+    {% if is_incremental() %}
     union all
 
     -- rows of these days whose raw lines were purged; those of a replaced or undone load drop out here

@@ -23,7 +23,7 @@ segment_totals as (
         customer_segments.segment_name,
         customer_segments.model_version,
         count(*) as user_count,
-        count(*) filter (where users.has_purchased) as buyer_count,
+        count(users.last_purchase_at) as buyer_count,
         sum(users.monetary_eur) as revenue_eur,
         sum(users.view_count) as view_count,
         sum(users.cart_count) as cart_count,

@@ -9,6 +9,11 @@
 with events as (
 
     select * from {{ ref('stg_ecommerce__events') }}
+    {% if is_incremental() %}
+    where
+        _load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
+        and event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
+    {% endif %}
 
 ),
 
@@ -29,10 +34,8 @@ rejected as (
         price_eur
     from events
     where rejection_reason is not null
-    {% if is_incremental() %}
-        and _load_id = any(array({{ touched_loads(ref('stg_ecommerce__loads')) }}))
-        and event_date in ({{ touched_dates(ref('stg_ecommerce__loads')) }})
 
+    {% if is_incremental() %}
     union all
 
     -- the raw lines of these were purged
