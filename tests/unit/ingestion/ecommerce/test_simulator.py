@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ingestion.ecommerce import simulator
+from ingestion.ecommerce.simulation import blocks, manifest
 from ingestion.ecommerce.simulator import NO_DIRT, Dirt, Simulation, simulate
 
 REAL_SAMPLE = Path(__file__).parents[4] / "../shared/data/rees46/2019-Oct.sample.csv"
@@ -207,7 +207,8 @@ def test_manifest_is_true_at_small_and_odd_sizes(
 
 def test_files_are_sorted_and_true_across_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Blocks so small that most sessions run through several: their later events must wait.
-    monkeypatch.setattr(simulator, "BLOCK_EVENT_COUNT", 50)
+    monkeypatch.setattr(blocks, "BLOCK_EVENT_COUNT", 50)
+    monkeypatch.setattr(manifest, "USER_BLOCK_SIZE", 50)
     assert_manifest_is_true(simulate(tmp_path, seed=3, user_count=300, event_count=20_000, month_count=2))
 
 
