@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from ingestion.loader import LoadResult, Progress
 
 DOMAINS = ("ecommerce",)
+WRITING_DBT_COMMANDS = frozenset(("build", "run", "seed", "snapshot", "retry", "run-operation"))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="agora")
 def cli() -> None:
     """Agora: one warehouse for a shop, a street and a stage.
 
@@ -115,16 +118,42 @@ def sql(role: str, statement: str) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def dbt(arguments: tuple[str, ...]) -> None:
     """Run dbt on this warehouse, as the transformer: agora dbt build --target dev, agora dbt test …"""
-    from orchestration.project import DBT, DBT_PROJECT, DBT_SETTINGS, production_target
+    from orchestration.project import DBT_PROJECT, DBT_SETTINGS, production_target
     from warehouse.connections import dbt_environment
 
-    os.environ.update(DBT_SETTINGS | dbt_environment("transformer"))
+    # Dagster may choose another when it runs a part of the checks
+    indirect_selection = os.environ.get("DBT_INDIRECT_SELECTION") or DBT_SETTINGS["DBT_INDIRECT_SELECTION"]
+    os.environ.update(DBT_SETTINGS | dbt_environment("transformer") | {"DBT_INDIRECT_SELECTION": indirect_selection})
     os.environ.setdefault("DBT_TARGET", production_target())
     os.environ.setdefault("DBT_PROJECT_DIR", str(DBT_PROJECT))
     # like all state, what dbt writes lies under AGORA_HOME
     os.environ.setdefault("DBT_TARGET_PATH", str(settings.home() / "dbt" / "command_line"))
     os.environ.setdefault("DBT_LOG_PATH", str(settings.home() / "dbt" / "command_line"))
-    _become([str(DBT), *arguments])
+    with _build_lock(arguments):
+        from dbt.cli.main import cli as dbt_cli
+
+        dbt_cli(list(arguments), prog_name="dbt")
+
+
+@contextmanager
+def _build_lock(arguments: tuple[str, ...]) -> Iterator[None]:
+    """Keep other builds, and whoever deletes raw rows, out while dbt writes to production.
+
+    Held by the process that writes: if whoever started it is killed, the lock stays as long as dbt goes on.
+    """
+    from orchestration.locks import domain_lock
+    from orchestration.project import PRODUCTION_TARGETS
+
+    target = os.environ["DBT_TARGET"]
+    for argument, following in pairwise((*arguments, "")):
+        if argument in ("--target", "-t"):
+            target = following
+        target = argument.removeprefix("--target=") if argument.startswith("--target=") else target
+    with ExitStack() as locks:
+        if target in PRODUCTION_TARGETS and WRITING_DBT_COMMANDS.intersection(arguments):
+            for domain in DOMAINS:
+                locks.enter_context(domain_lock("build", domain, on_wait=lambda text: click.echo(text, err=True)))
+        yield
 
 
 @cli.command()

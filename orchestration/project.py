@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from warehouse import settings
+from warehouse.files import lock
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DBT_PROJECT = CHECKOUT / "dbt_project"
@@ -16,6 +17,10 @@ PROFILES = CHECKOUT / "profiles"
 SEEDS = CHECKOUT / "seeds"
 # beside the interpreter: the environment need not be on PATH
 DBT = Path(sys.executable).parent / "dbt"
+AGORA = Path(sys.executable).parent / "agora"
+
+# those that build marts aside and publish them (macros/generate_schema_name.sql)
+PRODUCTION_TARGETS = frozenset(("embedded", "server"))
 
 # dbt reads these on every start; the schema names of marts differ with every build, so nothing may be remembered
 DBT_SETTINGS = {
@@ -39,9 +44,11 @@ def production_target() -> str:
 def manifest() -> Path:
     """Path of an up-to-date dbt manifest; parses the project (about 5 s) where a file is newer than the last one."""
     path = settings.home() / "dbt" / "manifest.json"
-    if not path.exists() or path.stat().st_mtime < _latest_change():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _parse(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # dbt writes it in place: nobody may read it half-written
+    with lock(path.parent / ".lock"):
+        if not path.exists() or path.stat().st_mtime < _latest_change():
+            _parse(path.parent)
     return path
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from warehouse.files import lock
 from warehouse.settings import home
 
 STEP_NAMES = {
@@ -43,10 +44,15 @@ def dagster_home() -> Path:
     path = home() / "dagster"
     path.mkdir(parents=True, exist_ok=True)
     configuration = path / "dagster.yaml"
-    if not configuration.exists():
-        configuration.write_text(
-            "telemetry:\n  enabled: false\n# no invitation to a newsletter on the first page\nnux:\n  enabled: false\n"
-        )
+    with lock(path / ".lock"):
+        if not configuration.exists():
+            configuration.write_text(
+                "telemetry:\n  enabled: false\n"
+                "# no invitation to a newsletter on the first page\nnux:\n  enabled: false\n"
+            )
+        # whoever opens it first makes its tables; two at once would spoil them for good
+        with dg.DagsterInstance.from_config(str(path)):
+            pass
     return path
 
 

@@ -57,6 +57,14 @@ def warehouse(request: pytest.FixtureRequest) -> Iterator[Path]:
         yield home
 
 
+@pytest.fixture(scope="module")
+def other_home() -> Iterator[Path]:
+    """Give the tests of a module the home of a second, embedded warehouse; a command that names it starts the server."""
+    home = short_directory()
+    yield home
+    remove_home(home)
+
+
 @pytest.fixture
 def server_warehouse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give one test a warehouse on a server that Agora did not start; the value is AGORA_HOME."""

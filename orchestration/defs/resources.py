@@ -3,7 +3,7 @@
 import dagster as dg
 from dagster_dbt import DbtCliResource
 
-from orchestration.project import DBT, DBT_PROJECT, PROFILES, production_target
+from orchestration.project import AGORA, DBT_PROJECT, PROFILES, production_target
 from orchestration.resources import RunLock
 
 
@@ -15,7 +15,9 @@ def resources() -> dg.Definitions:
                 project_dir=str(DBT_PROJECT),
                 profiles_dir=str(PROFILES),
                 target=production_target(),
-                dbt_executable=str(DBT),
+                # `agora dbt`, which holds the lock on builds as long as dbt itself lives, whatever becomes of this process
+                dbt_executable=str(AGORA),
+                global_config_flags=["dbt"],
             ),
             "ecommerce_run_lock": RunLock(domain="ecommerce"),
         }

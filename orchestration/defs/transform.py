@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
+import psycopg
 from dagster_dbt import DbtCliResource, dbt_assets
 from dagster_dbt.core.dbt_event_iterator import DbtEventIterator
+from psycopg import sql
 
-from orchestration.locks import domain_lock
 from orchestration.project import DBT_SETTINGS, after_ml, manifest
 from orchestration.resources import RunLock
-from warehouse.connections import dbt_environment
+from warehouse.connections import connect, dbt_environment
 from warehouse.settings import home
 
 
@@ -31,6 +32,27 @@ def build(context: dg.AssetExecutionContext, dbt: DbtCliResource, config: Build)
     return dbt.cli(arguments, context=context, target_path=target_path).stream()
 
 
+def with_row_counts(context: dg.AssetExecutionContext, events: DbtEventIterator[Any]) -> Iterator[Any]:
+    """Add to each table that dbt has built how many rows it has (dagster-dbt's own way keeps a core busy waiting)."""
+    # a transaction would keep dbt from replacing what was counted in it
+    with connect("transformer", autocommit=True) as connection:
+        for event in events:
+            if isinstance(event, dg.Output):
+                schema, name = context.asset_key_for_output(event.output_name).path
+                yield event.with_metadata({**event.metadata, **_row_count(connection, schema, name)})
+            else:
+                yield event
+
+
+def _row_count(connection: psycopg.Connection, schema: str, name: str) -> dict[str, int]:
+    tables = connection.execute("select from pg_tables where schemaname = %s and tablename = %s", (schema, name))
+    if not tables.rowcount:
+        # a view: counting it would mean computing it
+        return {}
+    row = connection.execute(sql.SQL("select count(*) from {}").format(sql.Identifier(schema, name))).fetchone()
+    return {"dagster/row_count": row[0]} if row else {}
+
+
 @dbt_assets(
     manifest=manifest(),
     name="ecommerce_models",
@@ -40,8 +62,7 @@ def build(context: dg.AssetExecutionContext, dbt: DbtCliResource, config: Build)
 def ecommerce_models(
     context: dg.AssetExecutionContext, dbt: DbtCliResource, config: Build, ecommerce_run_lock: RunLock
 ) -> Iterator[Any]:
-    with domain_lock("build", "ecommerce", on_wait=context.log.info):
-        yield from build(context, dbt, config).fetch_row_counts()
+    yield from with_row_counts(context, build(context, dbt, config))
 
 
 @dbt_assets(
