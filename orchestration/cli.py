@@ -315,6 +315,8 @@ def run(domain: str, full_refresh: bool) -> None:
         from orchestration.run import run_domain
 
         outcome = run_domain(domain, full_refresh=full_refresh, on_step=on_step)
+    for warning in outcome.warnings if outcome.success else ():
+        click.echo(f"agora: {warning}", err=True)
     if not outcome.success:
         text = "\n".join(outcome.errors) or "the run failed"
         if outcome.is_users_mistake:

@@ -1,8 +1,8 @@
 """Advisory locks that keep a domain's runs, and its readers and deleters of raw rows, from interleaving.
 
 ``run``: one Dagster run of a domain at a time, from its first step to its last, or a mart could join what two runs
-built. ``build``: held by `agora dbt` while it builds, so that a dbt whose run was killed still keeps others out; the door
-takes it too before it deletes rows (replace, force, undo).
+built. ``build``: held by `agora dbt` while it builds, so that a dbt whose run was killed still keeps others out; the
+door takes it too before it deletes rows (replace, force, undo).
 """
 
 import time

@@ -23,11 +23,16 @@ STEP_NAMES = {
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended. ``errors``: one text per failed step; ``is_users_mistake``: trying again needs other input."""
+    """How a run ended.
+
+    ``errors``: one text per failed step; ``warnings``: one per check that failed without stopping the run;
+    ``is_users_mistake``: trying again needs other input.
+    """
 
     run_id: str
     success: bool
     errors: list[str]
+    warnings: list[str]
     is_users_mistake: bool
     log_path: Path
 
@@ -72,10 +77,11 @@ def run_domain(domain: str, *, full_refresh: bool, on_step: Callable[[str], None
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with dg.DagsterInstance.get() as instance, _steps_told(instance, domain, on_step), _output_to(log_path):
         result = dg.execute_job(job, instance=instance, run_config=config)
+        warnings = [_warning(event) for event in result.all_events if _is_failed_check(event)]
         failures = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
     errors = [_sentence(error) for error in failures if error]
     mistakes = [error for error in failures if error and _is_mistake(error)]
-    return RunOutcome(result.run_id, result.success, errors, bool(mistakes), log_path)
+    return RunOutcome(result.run_id, result.success, errors, warnings, bool(mistakes), log_path)
 
 
 @contextlib.contextmanager
@@ -111,6 +117,16 @@ def _output_to(path: Path) -> Iterator[None]:
     # dbt's and Dagster's own lines are for whoever looks for a cause, not for the screen
     with path.open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
+
+
+def _is_failed_check(event: dg.DagsterEvent) -> bool:
+    return event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed
+
+
+def _warning(event: dg.DagsterEvent) -> str:
+    check = event.asset_check_evaluation_data
+    details = "; ".join(str(value.value) for value in check.metadata.values() if isinstance(value.value, str))
+    return f"check {check.check_name} of {check.asset_key.to_user_string()} failed: {details}"
 
 
 def _sentence(error: object) -> str:

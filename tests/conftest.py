@@ -59,7 +59,7 @@ def warehouse(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def other_home() -> Iterator[Path]:
-    """Give the tests of a module the home of a second, embedded warehouse; a command that names it starts the server."""
+    """Give the tests of a module the home of a second, embedded warehouse, which its first command starts."""
     home = short_directory()
     yield home
     remove_home(home)

@@ -15,7 +15,7 @@ def resources() -> dg.Definitions:
                 project_dir=str(DBT_PROJECT),
                 profiles_dir=str(PROFILES),
                 target=production_target(),
-                # `agora dbt`, which holds the lock on builds as long as dbt itself lives, whatever becomes of this process
+                # `agora dbt` holds the lock on builds as long as dbt lives, whatever becomes of this process
                 dbt_executable=str(AGORA),
                 global_config_flags=["dbt"],
             ),

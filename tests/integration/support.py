@@ -92,11 +92,6 @@ def write_events(path: Path, lines: Iterable[Sequence[object] | str]) -> Path:
     return path
 
 
-def published_schema_is_clean() -> bool:
-    """Whether no generation of marts is left over beside the published one."""
-    return rows_of("select nspname from pg_namespace where nspname like 'ecommerce_next_%%'") == []
-
-
 def independent_features() -> ModuleType:
     """benchmarks/segmentation_agreement.py, which computes the features in pandas, written independently of dbt."""
     name = "segmentation_agreement"

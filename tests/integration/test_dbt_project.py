@@ -125,9 +125,9 @@ def test_run_test_and_docs_behave_as_everywhere(
         "dbt", "docs", "generate", "--target", "dev", DBT_TARGET_PATH=targets["dev"], DBT_LOG_PATH=targets["dev"]
     )
     assert f"Done. PASS={len(models) + 2} WARN=0 ERROR=0" in finish(run)
-    finish(docs)
     said = agora("dbt", "test", "--target", "ci", "--exclude-resource-type", "unit_test", DBT_TARGET_PATH=targets["ci"])
     assert "WARN=1 ERROR=0 SKIP=0" in said
+    finish(docs)
     assert production_tables() == before
     assert rows_of("select count(*) from ci_intermediate.int_ecommerce__events") == [(5,)]
 
@@ -138,15 +138,6 @@ def test_run_test_and_docs_behave_as_everywhere(
     for unique_id, node in catalog["nodes"].items():
         if unique_id.startswith("model."):
             assert set(node["columns"]) == set(models[unique_id.removeprefix("model.agora.")]["columns"])
-
-
-def test_too_few_users_end_a_run_with_one_sentence(built: dict[str, str]) -> None:
-    said = agora("run", "ecommerce", expect=2)
-    assert "Traceback" not in said
-    (sentence,) = [line for line in said.splitlines() if line.startswith("agora: ")]
-    assert "3 users cannot form 5 segments: load more events" in sentence
-    assert said.strip().endswith(sentence)
-    assert rows_of("select count(*) from audit.publications") == [(0,)]
 
 
 # --- what the manifest promises ---------------------------------------------------------------------------------
@@ -220,14 +211,20 @@ def sql_of(model: Node) -> str:
     return re.sub(r"{[{%#].*?[}%#]}|--[^\n]*", "", text, flags=re.DOTALL)
 
 
-# --- style ------------------------------------------------------------------------------------------------------
+# --- style, and a run of too few ------------------------------------------------------------------------------------------------------
 
 
-def test_sqlfluff_has_nothing_to_say(built: dict[str, str], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def run_of_three(built: dict[str, str]) -> subprocess.Popen[str]:
+    """`agora run` of what has landed, in production; it works while the linter does."""
+    return start("run", "ecommerce")
+
+
+def test_sqlfluff_has_nothing_to_say(built: dict[str, str], run_of_three: object, tmp_path: Path) -> None:
     # the tables of target ci exist: the incremental branches are linted too
     program = str(Path(sys.executable).parent / "sqlfluff")
     result = subprocess.run(
-        [program, "lint", "--processes", "2", "dbt_project/models", "dbt_project/tests"],
+        [program, "lint", "dbt_project/models", "dbt_project/tests"],
         cwd=CHECKOUT,
         env=os.environ
         | DBT_SETTINGS
@@ -239,6 +236,15 @@ def test_sqlfluff_has_nothing_to_say(built: dict[str, str], tmp_path: Path) -> N
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "FAIL" not in result.stdout
+
+
+def test_too_few_users_end_a_run_with_one_sentence(run_of_three: subprocess.Popen[str]) -> None:
+    said = finish(run_of_three, expect=2)
+    assert "Traceback" not in said
+    (sentence,) = [line for line in said.splitlines() if line.startswith("agora: ")]
+    assert "3 users cannot form 5 segments: load more events" in sentence
+    assert said.strip().endswith(sentence)
+    assert rows_of("select count(*) from audit.publications") == [(0,)]
 
 
 def test_duplicates_sessions_and_features_live_in_dbt_alone() -> None:
