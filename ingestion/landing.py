@@ -150,8 +150,6 @@ def settle_replay(
         {"load_id": load_id, "moved": len(line_numbers)},
     )
     connection.execute(_INSERT_SLICES + _ADDING_TO_SLICES, _slices(load_id, rows_by_day))
-    # incremental models that have taken this load in must take it in again
-    connection.execute("delete from audit.built_loads where load_id = %s", (load_id,))
 
 
 def remove_rows(connection: psycopg.Connection, source: Source, load_ids: Sequence[int], status: str) -> int:

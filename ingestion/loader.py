@@ -337,6 +337,17 @@ def _land_lines(
 
 def _refuse_hopeless(attempt: _Attempt, tally: _Tally) -> None:
     """Raise UserError if so many lines were turned away for one reason that it tells against the whole file."""
+    name = attempt.delivery.path.name
+    if not tally.rows_good:
+        error_code, count = tally.by_reason.most_common(1)[0]
+        first = tally.first_by_reason[error_code]
+        # a limit of the source may know the remedy
+        if error_code not in {limit.error_code for limit in attempt.source.limits}:
+            raise UserError(
+                f"{name}, line {first.line_number}: {first.rejection.detail}, and no row of the file is good "
+                f"({count} of {tally.counts.rows_read} like this one): export the file again as "
+                f"{','.join(column.name for column in attempt.source.columns)} with commas."
+            )
     for limit in attempt.source.limits:
         count = tally.by_reason[limit.error_code]
         if not count or count < limit.share_ratio * tally.counts.rows_read:
@@ -344,7 +355,7 @@ def _refuse_hopeless(attempt: _Attempt, tally: _Tally) -> None:
         first = tally.first_by_reason[limit.error_code]
         hint = next((hint for hint, _ in tally.hints_by_reason[limit.error_code].most_common(1)), "")
         raise UserError(
-            f"{attempt.delivery.path.name}, line {first.line_number}: {first.rejection.detail}, as in {count} of "
+            f"{name}, line {first.line_number}: {first.rejection.detail}, as in {count} of "
             f"{tally.counts.rows_read} rows; {limit.remedy.format(hint=hint)}."
         )
 

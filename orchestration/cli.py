@@ -110,8 +110,8 @@ def sql(role: str, statement: str) -> None:
     with connect(role, autocommit=True) as connection:
         try:
             query_csv(connection, statement, sys.stdout)
-        except psycopg.Error as error:
-            raise UserError(str(error.diag.message_primary or error).strip()) from None
+        except (psycopg.Error, UnicodeEncodeError) as error:
+            raise UserError(str(error).strip()) from None
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
@@ -210,6 +210,8 @@ def simulate_ecommerce(out: Path, seed: int, users: int, events: int, months: in
             )
         except ValueError as error:
             raise UserError(str(error)) from None
+        except OSError as error:
+            raise UserError(f"cannot write into {out} ({error.strerror}): choose another folder.") from None
     names = ", ".join(file.name for file in simulation.files)
     click.echo(f"{simulation.row_count:,} events of {users:,} users in {simulation.seconds:.1f} s: {out} ({names})")
 
@@ -305,9 +307,9 @@ def pseudonym(domain: str) -> None:
 def run(domain: str, full_refresh: bool) -> None:
     """Run DOMAIN's Dagster job: build what has landed, fit, publish. The run is in the UI as well."""
     from orchestration.drop import files_in_drop_folder
-    from orchestration.summary import has_landed, print_summary
+    from orchestration.summary import has_something_to_build, print_summary
 
-    if not has_landed(domain) and not files_in_drop_folder(f"{domain}.events"):
+    if not has_something_to_build(domain) and not files_in_drop_folder(f"{domain}.events"):
         click.echo(f"Nothing of {domain} has been landed yet: agora load {domain}.events PATH comes first.")
         return
     with _steps() as on_step:

@@ -14,7 +14,9 @@ from warehouse.settings import home
 def drop_folder(source_name: str) -> Path:
     """``AGORA_HOME/drop/ecommerce`` for the source ``ecommerce.events``; made if it is not there."""
     folder = home() / "drop" / source_name.split(".")[0]
-    folder.mkdir(parents=True, exist_ok=True)
+    # what lies here is as delivered: nobody else on this machine may read it
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 

@@ -26,6 +26,8 @@ PRODUCTION_TARGETS = frozenset(("embedded", "server"))
 DBT_SETTINGS = {
     "DBT_PROFILES_DIR": str(PROFILES),
     "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    # the caller's own would win over all that is said of time zones elsewhere
+    "PGTZ": "UTC",
     # a Python asset splits the graph in two: a test runs where all of its parents have been built
     "DBT_INDIRECT_SELECTION": "buildable",
 }
@@ -44,7 +46,7 @@ def production_target() -> str:
 def manifest() -> Path:
     """Path of an up-to-date dbt manifest; parses the project (about 5 s) where a file is newer than the last one."""
     path = settings.home() / "dbt" / "manifest.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # dbt writes it in place: nobody may read it half-written
     with lock(path.parent / ".lock"):
         if not path.exists() or path.stat().st_mtime < _latest_change():

@@ -12,6 +12,11 @@ from warehouse.settings import now
 MEMBER_COLUMNS = ("user_id", "cluster_label", "segment_name", "proba", "distance")
 
 
+def clear_segmentation(connection: psycopg.Connection) -> None:
+    """Leave no user in a segment. Readers of the old members finish first, and a second writer waits."""
+    connection.execute("truncate ml_ecommerce.customer_segments")
+
+
 def write_segmentation(
     connection: psycopg.Connection,
     segmentation: Segmentation,
@@ -24,8 +29,7 @@ def write_segmentation(
     """Replace all members and add the run, in one transaction; return the model version (v1.0.N, N counts the fits)."""
     updated_at = now()
     with connection.transaction():
-        # readers of the old members finish first, and a second writer waits
-        connection.execute("truncate ml_ecommerce.customer_segments")
+        clear_segmentation(connection)
         (fit_count,) = connection.execute("select count(*) from ml_ecommerce.customer_segments_runs").fetchone() or (0,)
         model_version = f"v1.0.{fit_count + 1}"
         names = segmentation.centroids["segment_name"]

@@ -47,7 +47,7 @@ def domain_job(domain: str) -> dg.JobDefinition:
 def dagster_home() -> Path:
     """Where Dagster keeps its runs: the UI and the command line share it."""
     path = home() / "dagster"
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
     configuration = path / "dagster.yaml"
     with lock(path / ".lock"):
         if not configuration.exists():
@@ -74,7 +74,7 @@ def run_domain(domain: str, *, full_refresh: bool, on_step: Callable[[str], None
         "ops": {step: {"config": {"full_refresh": full_refresh}} for step in (f"{domain}_models", f"{domain}_marts")},
     }
     log_path = home() / "logs" / f"run-{domain}.log"
-    log_path.parent.mkdir(parents=True, exist_ok=True)
+    log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with dg.DagsterInstance.get() as instance, _steps_told(instance, domain, on_step), _output_to(log_path):
         result = dg.execute_job(job, instance=instance, run_config=config)
         warnings = [_warning(event) for event in result.all_events if _is_failed_check(event)]

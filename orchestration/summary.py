@@ -28,12 +28,14 @@ def print_summary(domain: str) -> None:
     _print_next(console)
 
 
-def has_landed(domain: str) -> bool:
-    """Whether any load of the domain stands."""
-    (row,) = _query(
-        "loader", "select count(*) from audit.loads where source like %s and status = 'loaded'", f"{domain}.%"
+def has_something_to_build(domain: str) -> bool:
+    """Whether any file of the domain was ever landed: what was undone must be taken from the marts as well."""
+    ((is_known,),) = _query(
+        "loader",
+        "select exists (select from audit.loads where source like %s and status in ('loaded', 'superseded', 'undone'))",
+        f"{domain}.%",
     )
-    return bool(row[0])
+    return bool(is_known)
 
 
 def _print_rows(console: Console, domain: str) -> None:

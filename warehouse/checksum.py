@@ -15,12 +15,17 @@ RUN_COLUMNS = ("updated_at", "model_version", "load_id", "run_id", "generation")
 
 def checksums(connection: psycopg.Connection, schema: str) -> dict[str, str]:
     """Return table name → SHA-256 (hex) for every table of the schema, in order of name; one snapshot for all."""
+    tables = _tables(connection, schema)
+    connection.rollback()
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
+        # before the snapshot: one that is older than a table sees it empty
+        for table in tables:
+            connection.execute(sql.SQL("lock table {} in access share mode").format(sql.Identifier(schema, table)))
         # floats are written with nine significant digits
         connection.execute("set local extra_float_digits = -6")
         connection.execute("set local timezone = 'UTC'")
-        return {table: _checksum(connection, schema, table) for table in _tables(connection, schema)}
+        return {table: _checksum(connection, schema, table) for table in tables}
 
 
 def _tables(connection: psycopg.Connection, schema: str) -> list[str]:

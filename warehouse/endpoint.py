@@ -76,7 +76,7 @@ def open_connection(
         UserError: the server is out of reach or refuses the login.
     """
     try:
-        return psycopg.connect(
+        connection = psycopg.connect(
             host=parameters.host,
             port=parameters.port,
             dbname=database or parameters.database,
@@ -86,10 +86,16 @@ def open_connection(
             options="-c TimeZone=UTC -c DateStyle=ISO",
             client_encoding="utf8",
             connect_timeout=int(os.environ.get("PGCONNECT_TIMEOUT") or CONNECT_SECONDS),
-            autocommit=autocommit,
+            autocommit=True,
         )
     except psycopg.OperationalError as error:
         raise _sentence(parameters, database or parameters.database, error) from None
+    if os.environ.get("PGTZ") or os.environ.get("PGDATESTYLE"):
+        # libpq lets these win over the options
+        connection.execute("set timezone to 'UTC'")
+        connection.execute("set datestyle to 'ISO'")
+    connection.autocommit = autocommit
+    return connection
 
 
 def _sentence(parameters: ConnectionParameters, database: str, error: psycopg.OperationalError) -> UserError:

@@ -79,6 +79,10 @@ PACKED = gzip.compress((HEADER + OCTOBER * 1000).encode())
         ((HEADER + OCTOBER).replace(",", ";").encode(), "F, line 1: columns are separated by ';': *"),
         ((HEADER + OCTOBER).replace(",", "\t").encode(), "F, line 1: columns are separated by a tab: *"),
         ((HEADER.strip() + ",price\n" + OCTOBER).encode(), "F, line 1: the column price stands there twice: *"),
+        (
+            (HEADER + OCTOBER.replace(",", ";") * 50).encode(),
+            "F, line 2: the line has 1 fields, not 9, and no row of the file is good (50 of 50 like this one): *",
+        ),
         (PACKED[:-20], "F: the gzip stream ends too early (cut off?): deliver the file again."),
         (PACKED[:-6] + b"\1\1" + PACKED[-4:], "F: the gzip stream is damaged: *"),
         (PACKED + b"more", "F: something follows the gzip stream: *"),

@@ -731,3 +731,12 @@ def test_rows_are_copied_in_as_a_whole_or_not_at_all(warehouse: Path) -> None:
         assert connection.execute("select count(*) from t").fetchone() == (2,)
         with pytest.raises(psycopg.errors.UndefinedColumn):
             copy_rows(connection, "pg_temp.t", ["no such column"], [(1,)])
+
+
+def test_times_are_utc_whatever_the_caller_prefers(warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    monkeypatch.setenv("PGDATESTYLE", "German")
+    output = io.StringIO()
+    with connect("bi_reader") as connection:
+        query_csv(connection, "select timestamptz '2019-10-01 00:00:00+02' as at", output)
+    assert output.getvalue().splitlines() == ["at", "2019-09-30 22:00:00+00"]

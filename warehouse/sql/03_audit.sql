@@ -23,6 +23,20 @@ comment on table audit.loads is
 -- the same bytes are landed once
 create unique index if not exists loads_same_bytes_once on audit.loads (source, sha256) where status = 'loaded';
 
+-- what was landed may be replaced or undone by the steward only
+create or replace function audit.refuse_loader_changes() returns trigger
+language plpgsql
+as $refuse$
+begin
+    if current_user = 'loader' and old.status <> 'started' then
+        raise insufficient_privilege using message = 'loader may not change a load that has ended';
+    end if;
+    return new;
+end
+$refuse$;
+create or replace trigger loads_that_ended_stay before update on audit.loads
+for each row execute function audit.refuse_loader_changes();
+
 create table if not exists audit.load_slices (
     load_id bigint not null references audit.loads (load_id),
     slice_date date not null,
@@ -44,6 +58,8 @@ comment on table audit.keys is
 create table if not exists audit.built_loads (
     model text not null,
     load_id bigint not null,
+    -- grows when quarantined lines are replayed: the model has then taken in an earlier state of the load
+    rows_landed bigint not null,
     primary key (model, load_id)
 );
 comment on table audit.built_loads is
@@ -74,6 +90,4 @@ grant insert on audit.load_slices to loader, steward;
 grant select, insert, update, delete on audit.load_slices to steward;
 grant select on audit.loads, audit.load_slices to transformer;
 grant select, insert, delete on audit.built_loads, audit.stale_users to transformer;
--- a replay adds rows to a load that models have taken in: they must take it in again
-grant select, delete on audit.built_loads to steward;
 grant select, insert on audit.publications to transformer;

@@ -12,7 +12,9 @@ from warehouse.connections import connect
     required_resource_keys={"ecommerce_run_lock"},
 )
 def is_published(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    started_at = context.instance.get_run_stats(context.run.run_id).start_time or 0.0
+    # not the start of the run: it may have waited for another, which published too
+    steps = context.instance.get_run_step_stats(context.run.run_id, ["ecommerce_marts"])
+    started_at = next((step.start_time for step in steps if step.start_time), 0.0)
     with connect("transformer") as connection:
         row = connection.execute(
             "select generation, extract(epoch from published_at) from audit.publications"

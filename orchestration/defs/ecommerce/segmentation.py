@@ -2,12 +2,12 @@
 
 import json
 import time
-from typing import Any
+from collections.abc import Iterator
 
 import dagster as dg
 
 from orchestration.defs.ecommerce.raw import FRESH
-from orchestration.results import write_segmentation
+from orchestration.results import clear_segmentation, write_segmentation
 from warehouse.connections import connect
 from warehouse.frames import read_frame
 
@@ -21,15 +21,21 @@ class Fit(dg.Config):
     seed: int = 42
 
 
+SEGMENTS = dg.AssetKey(["ml_ecommerce", "customer_segments"])
+
+
 @dg.asset(
-    key=["ml_ecommerce", "customer_segments"],
+    key=SEGMENTS,
     deps=[dg.AssetKey(["intermediate", "int_ecommerce__user_features"])],
     group_name="ecommerce",
     kinds={"scikitlearn", "postgres"},
     freshness_policy=FRESH,
+    check_specs=[dg.AssetCheckSpec("is_fitted", asset=SEGMENTS, description="There were users enough to segment.")],
     required_resource_keys={"ecommerce_run_lock"},
 )
-def customer_segments(context: dg.AssetExecutionContext, config: Fit) -> dg.MaterializeResult[Any]:
+def customer_segments(
+    context: dg.AssetExecutionContext, config: Fit
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """One row per user: standardise → PCA → KMeans, fitted once on all users; names from centroid rules."""
     from ml.ecommerce.segmentation import TooFewUsersError, fit_segments
 
@@ -41,8 +47,12 @@ def customer_segments(context: dg.AssetExecutionContext, config: Fit) -> dg.Mate
             features, cluster_count=config.cluster_count, component_count=config.component_count, seed=config.seed
         )
     except TooFewUsersError as error:
-        # trying again would not help
-        raise dg.Failure(str(error), allow_retries=False) from None
+        # no segments rather than old ones: those who were undone must not stay in them
+        with connect("ml") as connection:
+            clear_segmentation(connection)
+        yield dg.MaterializeResult(metadata={"dagster/row_count": 0})
+        yield dg.AssetCheckResult(passed=False, metadata={"reason": str(error)})
+        return
     with connect("ml") as connection:
         model_version = write_segmentation(
             connection,
@@ -52,7 +62,7 @@ def customer_segments(context: dg.AssetExecutionContext, config: Fit) -> dg.Mate
             as_of=features["as_of_at"].iloc[0],
             seconds=time.monotonic() - started,
         )
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(segmentation.members),
             "model_version": model_version,
@@ -64,3 +74,4 @@ def customer_segments(context: dg.AssetExecutionContext, config: Fit) -> dg.Mate
             ),
         }
     )
+    yield dg.AssetCheckResult(passed=True)

@@ -7,7 +7,16 @@ with events as (
 purchases as (
 
     select
-        event_id as purchase_id,
+        -- not the event_id, from which the seconds could be guessed: readers get the minute and a number within it
+        hash_record_extended(
+            row(
+                user_id,
+                event_at,
+                product_id,
+                row_number() over (partition by user_id, event_at, product_id order by event_id)
+            ),
+            0
+        ) as purchase_id,
         user_id,
         event_at as purchased_at,
         product_id,

@@ -3,7 +3,7 @@
     incremental_strategy='replace_users',
     full_refresh=false,
     on_schema_change='append_new_columns',
-    indexes=[{'columns': ['user_id']}],
+    indexes=[{'columns': ['user_id', 'session_number'], 'unique': true}],
     post_hook="{{ forget_stale_users() }}",
 ) }}
 

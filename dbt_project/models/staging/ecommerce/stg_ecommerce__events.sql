@@ -22,8 +22,10 @@ renamed as (
         events.user_session as delivered_session_id,
         loads.load_order,
         case events.event_type when 'remove' then 'remove_from_cart' else events.event_type end as event_type,
-        nullif(lower(trim(events.category_code)), '') as category_code,
-        nullif(lower(trim(events.brand)), '') as brand,
+        events.price as delivered_price_eur,
+        -- blanks, tabs and no-break spaces
+        nullif(lower(trim(both e' \t\u00a0' from events.category_code)), '') as category_code,
+        nullif(lower(trim(both e' \t\u00a0' from events.brand)), '') as brand,
         cast(events.price as numeric(20, 2)) as price_eur
     from events
     inner join loads on events._load_id = loads.load_id
@@ -51,7 +53,7 @@ judged as (
         case
             when category_id is null and category_code is null then 'no_category'
             when price_eur is null and event_type <> 'remove_from_cart' then 'no_price'
-            when price_eur < 0 then 'negative_price'
+            when delivered_price_eur < 0 then 'negative_price'
             when price_eur = 0 and event_type = 'purchase' then 'purchase_at_price_zero'
         end as rejection_reason
     from renamed
