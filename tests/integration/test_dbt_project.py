@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from support import CHECKOUT, KEY, agora, finish, rows_of, start, write_events
+from support import CHECKOUT, KEY, agora, execute, finish, rows_of, start, write_events
 
 from orchestration.project import DBT_SETTINGS
 from warehouse.connections import dbt_environment
@@ -123,8 +123,14 @@ def test_run_test_and_docs_behave_as_everywhere(
         "dbt", "docs", "generate", "--target", "dev", DBT_TARGET_PATH=targets["dev"], DBT_LOG_PATH=targets["dev"]
     )
     assert f"Done. PASS={len(models) + 2} WARN=0 ERROR=0" in finish(run)
+    # one user has a segment, the others have none: a fault in production, a warning here
+    execute(
+        "insert into ci_ecommerce.customer_segments (user_id, segment_id, proba)"
+        " select max(user_id), 2, 1 from ci_ecommerce.dim_users"
+    )
     said = agora("dbt", "test", "--target", "ci", "--exclude-resource-type", "unit_test", DBT_TARGET_PATH=targets["ci"])
-    assert "WARN=0 ERROR=0 SKIP=0" in said
+    assert "WARN=1 ERROR=0 SKIP=0" in said
+    assert said.count("WARN 2 assert_every_user_has_a_segment") == 1
     finish(docs)
     assert production_tables() == before
     assert rows_of("select count(*) from ci_intermediate.int_ecommerce__events") == [(5,)]
@@ -236,8 +242,12 @@ def test_sqlfluff_has_nothing_to_say(built: dict[str, str], run_of_three: object
     assert "FAIL" not in result.stdout
 
 
-def test_too_few_users_are_published_without_segments_and_said(run_of_three: subprocess.Popen[str]) -> None:
+def test_too_few_users_are_published_without_segments_and_said(
+    run_of_three: subprocess.Popen[str], warehouse: Path
+) -> None:
     said = finish(run_of_three)
+    results = json.loads((warehouse / "dbt" / "ecommerce_models" / "run_results.json").read_text())
+    assert results["args"]["full_refresh"] is True, "--full-refresh is passed on to dbt"
     assert "Traceback" not in said
     (sentence,) = [line for line in said.splitlines() if line.startswith("agora: ")]
     assert "is_fitted" in sentence

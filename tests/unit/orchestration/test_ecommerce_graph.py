@@ -100,8 +100,9 @@ def test_tests_of_dbt_are_asset_checks(repository: dg.RepositoryDefinition, mani
         if node["resource_type"] == "test" and not node["name"].startswith("source_")
     }
     assert {"assert_every_landed_row_is_accounted_for", "unique_dim_ecommerce__users_user_id"} <= tests
-    assert set(checks) == tests | {"every_file_landed", "is_published"}
+    assert set(checks) == tests | {"every_file_landed", "is_fitted", "is_published"}
     assert checks["every_file_landed"] == RAW
+    assert checks["is_fitted"] == ML
     assert checks["is_published"] == SEGMENTS
     assert checks["assert_every_user_has_a_segment"] == SEGMENTS
 
