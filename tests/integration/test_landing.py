@@ -567,6 +567,9 @@ import os, signal, sys
 from ingestion.loader import load
 from ingestion.source import source_named
 
+# a suite started in the background ignores interrupts, and so would this process
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def tell(progress):
     if progress.stage == "loading" and progress.rows:
         os.kill(os.getpid(), getattr(signal, sys.argv[2]))
