@@ -37,7 +37,9 @@ from warehouse.connections import connect
 from warehouse.errors import UserError
 
 CHECKOUT = Path(__file__).parents[2]
-REAL_SAMPLE = CHECKOUT / "../shared/data/rees46/2019-Oct.sample.csv"
+REAL_DATA = CHECKOUT / "../shared/data"
+# where the data is, a missing sample is a failure
+REAL_SAMPLE = REAL_DATA / "rees46/2019-Oct.sample.csv"
 SECRET = bytes(range(32))
 HEADER = b"event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
 SESSION = "72d76fde-8bb3-4e00-8c23-a032dfed738c"
@@ -124,7 +126,7 @@ def pseudonym(person_id: int) -> int:
 # What lands -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not REAL_SAMPLE.exists(), reason="the real sample is not beside this checkout")
+@pytest.mark.skipif(not REAL_DATA.exists(), reason="the real data is not beside this checkout")
 def test_the_real_sample_lands_value_by_value() -> None:
     told: list[Progress] = []
     result = load_one(REAL_SAMPLE, on_progress=told.append)
@@ -181,7 +183,7 @@ def test_the_real_sample_lands_value_by_value() -> None:
     assert (loading[-1].bytes_done, loading[-1].bytes_total, loading[-1].rows) == (2_344_707, 2_344_707, 17_435)
 
 
-@pytest.mark.skipif(not REAL_SAMPLE.exists(), reason="the real sample is not beside this checkout")
+@pytest.mark.skipif(not REAL_DATA.exists(), reason="the real data is not beside this checkout")
 def test_no_delivered_id_is_left_anywhere(warehouse: Path, tmp_path: Path) -> None:
     # a second file of the same people whose last line is broken in another way
     lines = REAL_SAMPLE.read_bytes().splitlines(keepends=True)

@@ -30,6 +30,7 @@ from warehouse.errors import UserError
 from warehouse.settings import ROLES
 
 IS_ROOT = os.geteuid() == 0
+ROOTS_HOME = Path(pwd.getpwuid(0).pw_dir) / "agora"
 AS_ROOT = pytest.mark.skipif(not IS_ROOT, reason="only root has another account to lend")
 
 
@@ -274,7 +275,7 @@ def use_a_warehouse_as_nobody(home: Path, answers: "multiprocessing.Queue[Any]")
             answers.put(connection.execute("select current_user").fetchone())
         answers.put(Path(f"/proc/{postmaster(home)}").stat().st_uid)
         try:
-            embedded.start(Path("/root/agora"))
+            embedded.start(ROOTS_HOME)
         except UserError as error:
             answers.put(str(error))
     except BaseException as error:
@@ -297,7 +298,7 @@ def test_ordinary_user_runs_a_warehouse_of_their_own(make_warehouse: Callable[[]
     assert [answers.get(timeout=60) for _ in range(3)] == [
         ("bi_reader",),
         nobody,
-        "cannot read /root/agora/server.json: run as the user it belongs to, or choose another AGORA_HOME.",
+        f"cannot read {ROOTS_HOME}/server.json: run as the user it belongs to, or choose another AGORA_HOME.",
     ]
     process.join()
 
