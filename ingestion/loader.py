@@ -82,7 +82,7 @@ class ReplayResult:
     rows_still_quarantined: int
 
 
-class FilesRefused(UserError):  # noqa: N818
+class FilesRefused(UserError):  # noqa: N818 (a refusal, not a failure of ours)
     """Some files were refused, one sentence each; `results` tells what became of all, `failed` ones included."""
 
     def __init__(self, sentences: Sequence[str], results: Sequence[LoadResult]) -> None:
