@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from warehouse.errors import UserError
 
 if TYPE_CHECKING:
     from ingestion.loader import LoadResult, Progress
+    from orchestration.run import RunOutcome
 
 DOMAINS = ("ecommerce",)
 WRITING_DBT_COMMANDS = frozenset(("build", "run", "seed", "snapshot", "retry", "run-operation"))
@@ -317,15 +319,20 @@ def run(domain: str, full_refresh: bool) -> None:
         from orchestration.run import run_domain
 
         outcome = run_domain(domain, full_refresh=full_refresh, on_step=on_step)
+    _end_if_failed(outcome, "Readers keep the last good generation.")
+    print_summary(domain)
+
+
+def _end_if_failed(outcome: "RunOutcome", consequence: str) -> None:
+    """Tell the warnings of a run that went well; end with the errors of one that did not."""
     for warning in outcome.warnings if outcome.success else ():
         click.echo(f"agora: {warning}", err=True)
     if not outcome.success:
         text = "\n".join(outcome.errors) or "the run failed"
         if outcome.is_users_mistake:
-            raise UserError(text)
-        click.echo(f"agora: {text}\nReaders keep the last good generation. Log: {outcome.log_path}", err=True)
+            raise UserError(f"{text}\n{consequence}")
+        click.echo(f"agora: {text}\n{consequence} Log: {outcome.log_path}", err=True)
         raise SystemExit(1)
-    print_summary(domain)
 
 
 @cli.command()
@@ -347,6 +354,102 @@ def checksum(domain: str) -> None:
     with connect() as connection:
         for table, digest in checksums(connection, domain).items():
             click.echo(f"{domain}.{table} {digest}")
+
+
+# --- the people in the data -------------------------------------------------------------------------------------
+
+
+@cli.group()
+def rgpd() -> None:
+    """What is owed to the people in the data: erase them, hand out what is held, say why it is held."""
+
+
+@rgpd.command("erase")
+@click.argument("domain", type=click.Choice(DOMAINS))
+def rgpd_erase(domain: str) -> None:
+    """Erase people from DOMAIN for good. Reads their delivered ids on standard input, one a line.
+
+    Their rows go from raw, quarantine, staging, intermediate, ML results and marts, and no load lets them in again.
+    What was computed from them and others is computed anew and published. Each person's removal leaves a receipt.
+    """
+    with _steps() as on_step:
+        on_step("removing rows")
+        from orchestration.rgpd import erase_and_publish
+        from orchestration.summary import print_receipts
+
+        erasure, outcome = erase_and_publish(
+            domain, _standard_input(), on_notice=lambda text: click.echo(text, err=True), on_step=on_step
+        )
+    if erasure.unknown_count:
+        who = "this person" if erasure.unknown_count == 1 else f"{erasure.unknown_count} people"
+        click.echo(f"Nothing is held on {who}: there is nothing to erase.")
+    if erasure.receipts:
+        print_receipts(domain, len(erasure.receipts))
+    if outcome:
+        _end_if_failed(
+            outcome,
+            "Their rows are gone from every table, but tables computed from many people's rows are still those of "
+            f"before: agora run {domain} computes them anew.",
+        )
+
+
+@rgpd.command("export")
+@click.argument("domain", type=click.Choice(DOMAINS))
+def rgpd_export(domain: str) -> None:
+    """Print all that DOMAIN holds on one person as JSON. Reads the delivered id on standard input."""
+    import json
+
+    from governance.export import export
+
+    held = export(domain, _standard_input())
+    if not held["tables"] and not held["quarantine"]:
+        click.echo("Nothing is held on this person.", err=True)
+    click.echo(json.dumps(held, indent=2, ensure_ascii=False))
+
+
+@rgpd.command("receipts")
+@click.argument("domain", type=click.Choice(DOMAINS))
+def rgpd_receipts(domain: str) -> None:
+    """List the receipts of erasures in DOMAIN, latest first. They say nothing of who was erased."""
+    from orchestration.summary import print_receipts
+
+    print_receipts(domain, None)
+
+
+def _standard_input() -> Iterator[str]:
+    if sys.stdin.isatty():
+        click.echo("Write the delivered id, then Ctrl-D on a line of its own:", err=True)
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError:
+        raise UserError("Standard input is not text: write the delivered id in digits.") from None
+
+
+@cli.group()
+def retention() -> None:
+    """How long data is kept."""
+
+
+@retention.command("purge")
+@click.option(
+    "--as-of",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Remove what is past its time on this day (UTC) [default: today].",
+)
+def retention_purge(as_of: datetime | None) -> None:
+    """Remove what is past its time: raw after 90 days, what was built of it after 24 months, quarantine after 30 days.
+
+    Counted from the landing of each load. The schedule retention_nightly does the same every night.
+    """
+    moment = as_of.replace(tzinfo=UTC) if as_of else settings.now()
+    with _steps() as on_step:
+        on_step("starting Dagster")
+        from orchestration.rgpd import purge_and_publish
+        from orchestration.summary import print_purges
+
+        outcome = purge_and_publish(moment, on_step=on_step)
+    print_purges(outcome.reports)
+    _end_if_failed(outcome, "What is past its time is not all removed: run the command again.")
 
 
 # --- what the screen shows --------------------------------------------------------------------------------------

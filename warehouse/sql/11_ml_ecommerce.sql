@@ -19,6 +19,9 @@ create table if not exists ml_ecommerce.customer_segments_runs (
 comment on table ml_ecommerce.customer_segments_runs is
 'One row per fit of the customer segmentation; holds no personal row.';
 
+-- people who were erased since: a model fitted while their rows were there may have learnt from them
+alter table ml_ecommerce.customer_segments_runs add column if not exists erased_user_count bigint not null default 0;
+
 create table if not exists ml_ecommerce.customer_segments (
     user_id bigint primary key,
     cluster_label integer not null,
@@ -33,4 +36,10 @@ comment on table ml_ecommerce.customer_segments is
 
 grant select, insert, delete, truncate on ml_ecommerce.customer_segments to ml;
 grant select, insert on ml_ecommerce.customer_segments_runs to ml;
+grant delete on ml_ecommerce.customer_segments to steward;
+grant update (erased_user_count) on ml_ecommerce.customer_segments_runs to steward;
+-- whatever dbt makes, wherever: a person is erased from all of it
+alter default privileges for role transformer grant select, delete on tables to steward;
+alter default privileges for role transformer grant usage on schemas to steward;
+grant usage on schema staging, intermediate, ecommerce to steward;
 grant select on all tables in schema ml_ecommerce to transformer, steward;
