@@ -19,6 +19,7 @@ from warehouse import settings
 from warehouse.errors import UserError
 
 if TYPE_CHECKING:
+    from governance.register import Format
     from ingestion.loader import LoadResult, Progress
 
 DOMAINS = ("ecommerce",)
@@ -347,6 +348,37 @@ def checksum(domain: str) -> None:
     with connect() as connection:
         for table, digest in checksums(connection, domain).items():
             click.echo(f"{domain}.{table} {digest}")
+
+
+# --- the people in the data -------------------------------------------------------------------------------------
+
+
+@cli.group()
+def rgpd() -> None:
+    """What is owed to the people in the data (docs/rgpd.md)."""
+
+
+@rgpd.command("register")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write; the screen by default.")
+@click.option("--format", "output", type=click.Choice(("markdown", "json")), default="markdown", show_default=True)
+def rgpd_register(out: Path | None, output: "Format") -> None:
+    """Write the register of processing activities (art. 30) from the tags in the dbt project."""
+    from governance.classification import classified_tables
+    from governance.register import controller_from_environment, readers_in, register
+    from orchestration.project import manifest
+    from warehouse.connections import connect
+
+    tables = classified_tables(manifest())
+    with connect() as connection:
+        readers = readers_in(connection)
+    text = register(tables, readers, controller_from_environment(), settings.now(), output)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error.strerror}): choose another file.") from None
 
 
 # --- what the screen shows --------------------------------------------------------------------------------------
