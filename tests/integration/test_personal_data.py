@@ -14,7 +14,7 @@ from psycopg import sql
 from support import KEY, agora, execute, one, rows_of
 
 from governance.classification import ClassifiedTable, classified_tables
-from orchestration.project import manifest
+from orchestration.project import DBT_PROJECT, manifest
 from warehouse.connections import connect
 
 Tables: TypeAlias = dict[tuple[str, str], ClassifiedTable]
@@ -139,6 +139,13 @@ def test_a_table_or_column_that_nobody_classified_is_noticed(tables: Tables) -> 
         for statement in undone:
             execute(statement)
     assert unclassified(tables) == set()
+
+
+def test_each_table_is_classified_by_itself(shop: None) -> None:
+    # a default would classify what nobody has thought about
+    sources = json.loads(manifest().read_text())["sources"].values()
+    assert {source["source_name"] for source in sources if "holds" in source["source_meta"]} == set()
+    assert "holds:" not in (DBT_PROJECT / "dbt_project.yml").read_text()
 
 
 def test_what_is_classified_is_in_the_database_but_for_what_is_under_way(tables: Tables) -> None:
