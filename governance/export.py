@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from governance.classification import ClassifiedTable
 from governance.people import quarantined_lines_about, sources_of, tables_about_people
 from ingestion.keys import delivered_ids, open_key, pseudonym_of
 from warehouse.connections import connect
@@ -14,12 +15,17 @@ from warehouse.errors import UserError
 from warehouse.settings import now
 
 
-def export(domain: str, lines: Iterable[str]) -> dict[str, Any]:
+def export(domain: str, lines: Iterable[str], classified: Iterable[ClassifiedTable]) -> dict[str, Any]:
     """Return all that is held on the person with the delivered id, as JSON would have it.
 
-    `tables` has the rows by table, none of them empty; `quarantine` the lines about the person as delivered;
-    `unreadable_line_count` how many more lines hold the id but are too broken to say whose they are: they may name
-    others and are not handed out.
+    `tables` has the rows by table, none of them empty, and `terms` why and for how long each is held; `quarantine` has
+    the lines about the person as delivered; `unreadable_line_count` says how many more lines hold the id but are too
+    broken to say whose they are: they may name others and are not handed out.
+
+    Args:
+        domain: whose id it is.
+        lines: the delivered id of one person, on one line.
+        classified: what the tags say of the tables.
 
     Raises:
         UserError: not exactly one id was given, it is no whole number, or a key is missing or another.
@@ -33,12 +39,22 @@ def export(domain: str, lines: Iterable[str]) -> dict[str, Any]:
         connection.execute("set transaction isolation level repeatable read")
         key = open_key(connection, domain, may_generate=False)
         user_id, _ = pseudonym_of(key.secret, person_id)
+        tables = _rows_by_table(connection, domain, user_id)
         in_quarantine = list(quarantined_lines_about(connection, domain, person_ids))
         return {
             "domain": domain,
             "exported_at": now().isoformat(),
             "user_id": user_id,
-            "tables": _rows_by_table(connection, domain, user_id),
+            "terms": {
+                str(table): {
+                    "purpose": table.purpose,
+                    "legal_basis": table.legal_basis,
+                    "retention": table.retention,
+                }
+                for table in classified
+                if str(table) in tables
+            },
+            "tables": tables,
             "quarantine": [
                 {
                     "load_id": line.load_id,

@@ -20,6 +20,7 @@ from warehouse import settings
 from warehouse.errors import UserError
 
 if TYPE_CHECKING:
+    from governance.register import Format
     from ingestion.loader import LoadResult, Progress
     from orchestration.run import RunOutcome
 
@@ -361,7 +362,7 @@ def checksum(domain: str) -> None:
 
 @cli.group()
 def rgpd() -> None:
-    """What is owed to the people in the data: erase them, hand out what is held, say why it is held."""
+    """What is owed to the people in the data (docs/rgpd.md): erase them, hand out what is held, say why it is held."""
 
 
 @rgpd.command("erase")
@@ -399,9 +400,11 @@ def rgpd_export(domain: str) -> None:
     """Print all that DOMAIN holds on one person as JSON. Reads the delivered id on standard input."""
     import json
 
+    from governance.classification import classified_tables
     from governance.export import export
+    from orchestration.project import manifest
 
-    held = export(domain, _standard_input())
+    held = export(domain, _standard_input(), classified_tables(manifest()))
     if not held["tables"] and not held["quarantine"]:
         click.echo("Nothing is held on this person.", err=True)
     click.echo(json.dumps(held, indent=2, ensure_ascii=False))
@@ -414,6 +417,29 @@ def rgpd_receipts(domain: str) -> None:
     from orchestration.summary import print_receipts
 
     print_receipts(domain, None)
+
+
+@rgpd.command("register")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write; the screen by default.")
+@click.option("--format", "output", type=click.Choice(("markdown", "json")), default="markdown", show_default=True)
+def rgpd_register(out: Path | None, output: "Format") -> None:
+    """Write the register of processing activities (art. 30) from the tags in the dbt project."""
+    from governance.classification import classified_tables
+    from governance.register import controller_from_environment, readers_in, register
+    from orchestration.project import manifest
+    from warehouse.connections import connect
+
+    tables = classified_tables(manifest())
+    with connect() as connection:
+        readers = readers_in(connection)
+    text = register(tables, readers, controller_from_environment(), settings.now(), output)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error.strerror}): choose another file.") from None
 
 
 def _standard_input() -> Iterator[str]:

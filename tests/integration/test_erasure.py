@@ -228,6 +228,8 @@ def test_an_export_has_all_that_the_files_say_of_a_person(before: Before, shop: 
         "intermediate.int_ecommerce__sessions", "intermediate.int_ecommerce__user_totals",
         "ml_ecommerce.customer_segments", "ecommerce.dim_users", "ecommerce.customer_segments",
     } <= set(exported["tables"])  # fmt: skip
+    assert exported["terms"]["raw_ecommerce.events"]["retention"].startswith("90 days")
+    assert exported["terms"]["ecommerce.dim_users"]["purpose"]
     for name, rows in exported["tables"].items():
         schema, table = name.split(".")
         statement = sql.SQL("select count(*) from {} where user_id = %s").format(sql.Identifier(schema, table))
