@@ -301,6 +301,29 @@ def pseudonym(domain: str) -> None:
         click.echo(f"{raw_id},{user_id}")
 
 
+@cli.command("access-log")
+@click.option("--role", help="Only of this role.")
+@click.option("--since", metavar="DATE", help="Only from this day or time on (UTC), e.g. 2026-01-31.")
+@click.option("--table", metavar="MART", help="Only what read this mart, e.g. ecommerce.dim_users.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, latest first.")
+@click.option("--csv", "is_csv", is_flag=True, help="Print CSV, with times in full.")
+def access_log(role: str | None, since: str | None, table: str | None, limit: int, is_csv: bool) -> None:
+    """Show who logged in and who read which mart when; never a value."""
+    from orchestration.summary import print_access_log
+
+    if role not in (None, "owner", "unknown", *settings.ROLES):
+        raise UserError(f"There is no role {role}: choose owner, {', '.join(settings.ROLES)}.")
+    print_access_log(_moment(since) if since else None, role, table, limit, is_csv=is_csv)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"--since {text} is no date: write for instance --since 2026-01-31.") from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
 # --- building ---------------------------------------------------------------------------------------------------
 
 

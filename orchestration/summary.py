@@ -3,6 +3,7 @@
 Every figure is read from the warehouse, with the role that may read it; nothing is counted here.
 """
 
+import csv
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from warehouse import settings
@@ -174,6 +176,37 @@ def print_receipts(domain: str, limit: int | None) -> None:
                 ", ".join(receipt.models_marked),
             )
             for receipt in stored
+        ],
+    )
+
+
+def print_access_log(since: datetime | None, role: str | None, table: str | None, limit: int, *, is_csv: bool) -> None:
+    """Print logins and statements, latest first; as CSV with a header if so asked."""
+    from governance.access_log import access_log
+
+    records = access_log(since, role, table, limit)
+    if is_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(("at", "role", "host", "what", "tables", "seconds"))
+        for record in records:
+            at = record.at.astimezone(UTC).isoformat(timespec="milliseconds")
+            writer.writerow((at, record.role, record.host, record.what, " ".join(record.tables), record.seconds))
+        return
+    if not records:
+        _console().print("The access log holds nothing of the kind.")
+        return
+    _print_table(
+        ("at (UTC)", "role", "from", "what", "marts", "s"),
+        [
+            (
+                record.at,
+                record.role,
+                escape(record.host),
+                record.what,
+                "\n".join(record.tables),
+                None if record.seconds is None else f"{record.seconds:.3f}",
+            )
+            for record in records
         ],
     )
 

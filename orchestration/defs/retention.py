@@ -1,11 +1,11 @@
 """Retention, for all domains: every night, before they are built, what is past its time goes."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from governance import retention
+from governance import access_log, retention
 from orchestration.alerts import report_failure
 from warehouse.settings import now
 
@@ -22,6 +22,8 @@ def purge_expired(context: dg.OpExecutionContext, config: Expiry) -> None:
     for purge in purges:
         for load_id in purge.loads_waiting:
             context.log.warning("load %s is past its time but not built yet: its raw rows stay until it is", load_id)
+    lines = access_log.forget_before(as_of - timedelta(days=access_log.KEPT_DAYS))
+    context.log.info("%s lines of the access log were past their time", lines)
     context.add_output_metadata(
         {purge.domain: dg.MetadataValue.json(asdict(purge) | {"as_of": as_of.isoformat()}) for purge in purges}
     )
