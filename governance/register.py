@@ -48,6 +48,11 @@ MEASURES = (
     "From the clean events on, times are cut to the minute. (A hash of the full time stays in event_id, unpublished.)",
     "The copy of a file that is being landed has no name and vanishes with the process that reads it.",
     "Every table and column is classified; a test compares the tags with the database's own catalog.",
+    "Who asked to be forgotten is kept out by a list of keyed hashes (HMAC-SHA-256 under a key of its own).",
+    "What is past its time is removed every night.",
+    "Who logged in and read which published table is logged, without values or texts of statements; on a server that "
+    "Agora did not start, as far as its settings allow it.",
+    "Aggregates made to be passed on hide cells that stand for few people or mostly for one.",
 )
 MEASURES_OF_THE_CONTROLLER = (
     "encryption of disks and backups, and of connections over a network (PGSSLMODE)",

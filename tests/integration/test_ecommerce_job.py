@@ -43,7 +43,15 @@ from warehouse.copy import read_frame
 
 SEED, USERS, EVENTS, MONTHS = 604118, 400, 8000, 2
 FIVE_SEGMENTS = {"Top Spender", "Loyal Customer", "Heavy Cart User", "Window Shopper", "Occasional Spender"}
-MARTS = {"customer_segments", "dim_products", "dim_segments", "dim_users", "fct_purchases", "segment_profiles"}
+MARTS = {
+    "category_sales",
+    "customer_segments",
+    "dim_products",
+    "dim_segments",
+    "dim_users",
+    "fct_purchases",
+    "segment_profiles",
+}
 NEWCOMER = "999999999"
 LATE_SESSIONS = ("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222")
 

@@ -21,7 +21,15 @@ from warehouse.checksum import checksums
 from warehouse.connections import connect
 
 PUBLICATION_COUNT = 20
-MARTS = {"customer_segments", "dim_products", "dim_segments", "dim_users", "fct_purchases", "segment_profiles"}
+MARTS = {
+    "category_sales",
+    "customer_segments",
+    "dim_products",
+    "dim_segments",
+    "dim_users",
+    "fct_purchases",
+    "segment_profiles",
+}
 AFTER_ML = ("--select", "source:ml_ecommerce+", "tag:marts_ecommerce")
 
 
