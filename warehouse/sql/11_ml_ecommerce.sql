@@ -30,7 +30,3 @@ create table if not exists ml_ecommerce.customer_segments (
 );
 comment on table ml_ecommerce.customer_segments is
 'One row per user: the segment the last fit put them in. Replaced as a whole by each fit.';
-
-grant select, insert, delete, truncate on ml_ecommerce.customer_segments to ml;
-grant select, insert on ml_ecommerce.customer_segments_runs to ml;
-grant select on all tables in schema ml_ecommerce to transformer, steward;
