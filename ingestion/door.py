@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
-from ingestion.source import Column, Period, Rejection, Source, WholeNumber, is_scientific, whole_number
+from ingestion.source import BLANKS, Column, Period, Rejection, Source, WholeNumber, is_scientific, whole_number
 from warehouse.errors import UserError
 
 LONGEST_LINE_BYTES = 2**16
@@ -46,6 +46,8 @@ class RejectedLine:
 class Checked:
     """What became of a batch of lines: CSV for COPY, how many rows it holds and on which UTC days, and the rest.
 
+    `suppressed` are the numbers of lines about people who asked to be forgotten: neither landed nor kept.
+
     The CSV's columns are the header's, in the order of the file, the person's id replaced; then the line number; then
     whatever the caller appends to every row.
     """
@@ -54,6 +56,7 @@ class Checked:
     rows_good: int
     rows_by_day: Counter[bytes]
     rejected: list[RejectedLine]
+    suppressed: list[int]
     bytes_done: int
 
 
@@ -61,7 +64,9 @@ class Checked:
 class Door:
     """What the lines of one file are checked against, and what becomes of those that pass.
 
-    `pseudonyms` gives the bytes to land for the bytes of a person's id; `appended` ends every row, line feed included.
+    `pseudonyms` gives the bytes to land for the bytes of a person's id, none for one who asked to be forgotten;
+    `is_suppressed` says whether one of the people a line turned away may be about did; `appended` ends every row,
+    line feed included.
     """
 
     source: Source
@@ -69,6 +74,7 @@ class Door:
     period: Period
     pseudonyms: Mapping[bytes, bytes]
     appended: bytes
+    is_suppressed: Callable[[Iterable[int]], bool] = lambda person_ids: False
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -82,21 +88,31 @@ class Door:
         good: list[bytes] = []
         days: list[bytes] = []
         rejected: list[RejectedLine] = []
+        suppressed: list[int] = []
         for number, line in numbered_lines:
             plain = match(line)
             if plain:
                 start, end = plain.span("person")
-                good.append(b"%b%b%b,%d%b" % (line[:start], pseudonyms[line[start:end]], line[end:], number, appended))
-                days.append(plain["time"][:10])
+                pseudonym = pseudonyms[line[start:end]]
+                if pseudonym:
+                    good.append(b"%b%b%b,%d%b" % (line[:start], pseudonym, line[end:], number, appended))
+                    days.append(plain["time"][:10])
+                else:
+                    suppressed.append(number)
             elif line:
                 checked = check_line(line, self.layout, self.period)
-                if isinstance(checked, Rejection):
-                    rejected.append(RejectedLine(number, checked, line[: LONGEST_LINE_BYTES + 1]))
-                else:
+                if not isinstance(checked, Rejection):
                     row, day = self._row(checked, number)
-                    good.append(row)
-                    days.append(day)
-        return Checked(b"".join(good), len(good), Counter(days), rejected, bytes_done)
+                    if row:
+                        good.append(row)
+                        days.append(day)
+                    else:
+                        suppressed.append(number)
+                elif self.is_suppressed(people_of(line, self.layout, self.source)):
+                    suppressed.append(number)
+                else:
+                    rejected.append(RejectedLine(number, checked, line[: LONGEST_LINE_BYTES + 1]))
+        return Checked(b"".join(good), len(good), Counter(days), rejected, suppressed, bytes_done)
 
     @cached_property
     def _plain_match(self) -> Callable[[bytes], re.Match[bytes] | None]:
@@ -104,13 +120,16 @@ class Door:
         return pattern.fullmatch if pattern else lambda line: None
 
     def _row(self, values: Sequence[str | None], number: int) -> tuple[bytes, bytes]:
-        """The CSV of a line that took the long way, and its day."""
+        """The CSV of a line that took the long way, empty if its person asked to be forgotten, and its day."""
         by_name = dict(zip((column.name for column in self.columns), values, strict=True))
         person, time = by_name[self.source.person], by_name[self.source.time]
         # their columns see to it
         assert person is not None
         assert time is not None
-        by_name[self.source.person] = self.pseudonyms[person.encode()].decode()
+        pseudonym = self.pseudonyms[person.encode()].decode()
+        if not pseudonym:
+            return b"", b""
+        by_name[self.source.person] = pseudonym
         quoted = ("" if value is None else '"' + value.replace('"', '""') + '"' for value in by_name.values())
         return f"{','.join(quoted)},{number}".encode() + self.appended, time[:10].encode()
 
@@ -142,6 +161,23 @@ def check_line(line: bytes, layout: Layout, period: Period) -> tuple[str | None,
             return value
         values.append(value)
     return tuple(values)
+
+
+def people_of(line: bytes, layout: Layout, source: Source) -> set[int]:
+    """The ids of the people whom a line, broken as it may be, may be about.
+
+    The id in its column if one can be read there; else every number the line holds, for columns may be swapped.
+    """
+    # UTF-16 read as bytes has a NUL beside every digit
+    text = line.replace(b"\0", b"").decode("utf-8", errors="replace")
+    fields = split_fields(text)
+    if fields is not None and len(fields) == len(layout):
+        names = [column.name if column else None for column in layout]
+        person_id = whole_number(fields[names.index(source.person)].strip(BLANKS))
+        if person_id is not None:
+            return {person_id}
+    numbers = [int(digits) for digits in re.findall(r"[0-9]{1,40}", _with_ascii_digits(text))]
+    return {signed for number in numbers for signed in (number, -number)}
 
 
 def plain_pattern(source: Source, layout: Layout, period: Period) -> re.Pattern[bytes] | None:
@@ -236,6 +272,10 @@ def check_batches(door: Door, batches: Iterable[tuple[list[bytes], int]], first_
     for lines, done in batches:
         yield door.check(enumerate(lines, number), done)
         number += len(lines)
+
+
+def _with_ascii_digits(text: str) -> str:
+    return re.sub(r"\d", lambda digit: str(int(digit[0])), text)
 
 
 def _names(text: str, delimiter: str) -> list[str]:

@@ -8,7 +8,7 @@ import hmac
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,17 +100,22 @@ def pseudonym_of(secret: bytes, person_id: int) -> tuple[int, bytes]:
 class Pseudonyms(dict[bytes, bytes]):
     """The bytes to land for the bytes of a delivered id (a whole number), each computed when first asked for.
 
-    `new` gathers the pseudonyms computed, with the other 24 bytes of their HMAC, until the caller takes them.
+    Empty for those who asked to be forgotten (`is_suppressed`). `new` gathers the pseudonyms computed, with the other
+    24 bytes of their HMAC, until the caller takes them.
     """
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, is_suppressed: Callable[[int], bool] = lambda person_id: False) -> None:
         super().__init__()
         self._secret = key.secret
+        self._is_suppressed = is_suppressed
         self.new: list[tuple[int, bytes]] = []
 
     def __missing__(self, person_id: bytes) -> bytes:
         if len(self) >= PEOPLE_REMEMBERED:
             self.clear()
+        if self._is_suppressed(int(person_id)):
+            self[person_id] = b""
+            return b""
         user_id, remainder = pseudonym_of(self._secret, int(person_id))
         self.new.append((user_id, remainder))
         pseudonym = self[person_id] = b"%d" % user_id
@@ -126,26 +131,30 @@ def pseudonyms(domain: str, raw_ids: Iterable[str]) -> Iterator[tuple[str, int]]
     """Return each delivered id, blanks around it removed, with its pseudonym; empty lines are passed over.
 
     Raises:
-        UserError: an unknown domain, a missing or wrong key; while iterating: an id that is no whole number (told by
-            its line, never by its value).
+        UserError: an unknown domain, a missing or wrong key; while iterating: see `delivered_ids`.
     """
     known = {source.domain for source in sources().values()}
     if domain not in known:
         raise UserError(f"There is no domain '{domain}' with pseudonyms. Known: {', '.join(sorted(known))}.")
     with connect("loader") as connection:
         key = open_key(connection, domain, may_generate=False)
-    return _pseudonyms(key, raw_ids)
+    return ((raw_id, pseudonym_of(key.secret, person_id)[0]) for raw_id, person_id in delivered_ids(raw_ids))
 
 
-def _pseudonyms(key: Key, raw_ids: Iterable[str]) -> Iterator[tuple[str, int]]:
-    for line_number, line in enumerate(raw_ids, 1):
+def delivered_ids(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Yield each delivered id as written, blanks around it removed, and as a number; empty lines are passed over.
+
+    Raises:
+        UserError: an id is no whole number (told by its line, never by its value).
+    """
+    for line_number, line in enumerate(lines, 1):
         raw_id = line.strip(BLANKS + "\r\n")
         if not raw_id:
             continue
         person_id = whole_number(raw_id)
         if person_id is None:
             raise UserError(f"Line {line_number}: the id is not a plain whole number.")
-        yield raw_id, pseudonym_of(key.secret, person_id)[0]
+        yield raw_id, person_id
 
 
 def _secret_of_environment(domain: str) -> bytes | None:

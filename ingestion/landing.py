@@ -17,6 +17,7 @@ from ingestion.audit import LoadError
 from ingestion.door import Checked, Door, Layout
 from ingestion.keys import Key, Pseudonyms
 from ingestion.source import Period, Source
+from ingestion.suppression import suppressions
 from warehouse.settings import now
 
 BATCHES_PER_COPY = 32
@@ -37,7 +38,8 @@ class Landing:
     def __init__(self, connection: psycopg.Connection, source: Source, load_id: int, file_name: str, key: Key) -> None:
         self._connection = connection
         self._source = source
-        self._pseudonyms = Pseudonyms(key)
+        self._suppressions = suppressions(connection, source.domain)
+        self._pseudonyms = Pseudonyms(key, self._suppressions.holds)
         quoted_name = '"' + file_name.replace('"', '""') + '"'
         self._appended = f",{load_id},{quoted_name},{now():%Y-%m-%d %H:%M:%S.%f}+00\n".encode()
         self._rows_checked = 0
@@ -47,7 +49,7 @@ class Landing:
 
     def door(self, layout: Layout, period: Period) -> Door:
         """The door that makes rows of this load."""
-        return Door(self._source, layout, period, self._pseudonyms, self._appended)
+        return Door(self._source, layout, period, self._pseudonyms, self._appended, self._suppressions.holds_any)
 
     def land(
         self,
@@ -138,16 +140,21 @@ def note_slices(connection: psycopg.Connection, load_id: int, rows_by_day: Mappi
 
 
 def settle_replay(
-    connection: psycopg.Connection, load_id: int, line_numbers: Sequence[int], rows_by_day: Mapping[bytes, int]
+    connection: psycopg.Connection,
+    load_id: int,
+    landed: Sequence[int],
+    suppressed: Sequence[int],
+    rows_by_day: Mapping[bytes, int],
 ) -> None:
-    """Book lines that have landed after all over from quarantine, as steward."""
+    """Book lines, by their numbers, over from quarantine: landed after all, or suppressed; as steward."""
     connection.execute(
-        "delete from quarantine.rows where load_id = %s and line_number = any(%s)", (load_id, list(line_numbers))
+        "delete from quarantine.rows where load_id = %s and line_number = any(%s)", (load_id, [*landed, *suppressed])
     )
     connection.execute(
-        "update audit.loads set rows_landed = rows_landed + %(moved)s, rows_quarantined = rows_quarantined - %(moved)s "
-        "where load_id = %(load_id)s",
-        {"load_id": load_id, "moved": len(line_numbers)},
+        "update audit.loads set rows_landed = rows_landed + %(landed)s, "
+        "rows_suppressed = rows_suppressed + %(suppressed)s, "
+        "rows_quarantined = rows_quarantined - %(landed)s - %(suppressed)s where load_id = %(load_id)s",
+        {"load_id": load_id, "landed": len(landed), "suppressed": len(suppressed)},
     )
     connection.execute(_INSERT_SLICES + _ADDING_TO_SLICES, _slices(load_id, rows_by_day))
 

@@ -95,6 +95,7 @@ class _Tally:
     """What has been counted of a file so far; lines turned away wait here until they are written to quarantine."""
 
     rows_good: int = 0
+    rows_suppressed: int = 0
     by_reason: Counter[str] = field(default_factory=Counter)
     first_by_reason: dict[str, RejectedLine] = field(default_factory=dict)
     hints_by_reason: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -102,6 +103,7 @@ class _Tally:
 
     def add(self, checked: Checked) -> None:
         self.rows_good += checked.rows_good
+        self.rows_suppressed += len(checked.suppressed)
         self.waiting += checked.rejected
         for line in checked.rejected:
             code, hint = line.rejection.error_code, line.rejection.hint
@@ -113,7 +115,8 @@ class _Tally:
     @property
     def counts(self) -> Counts:
         quarantined = self.by_reason.total()
-        return Counts(self.rows_good + quarantined, self.rows_good, quarantined)
+        rows_read = self.rows_good + quarantined + self.rows_suppressed
+        return Counts(rows_read, self.rows_good, quarantined, self.rows_suppressed)
 
 
 def load(
@@ -338,7 +341,7 @@ def _land_lines(
 def _refuse_hopeless(attempt: _Attempt, tally: _Tally) -> None:
     """Raise UserError if so many lines were turned away for one reason that it tells against the whole file."""
     name = attempt.delivery.path.name
-    if not tally.rows_good:
+    if not tally.rows_good and not tally.rows_suppressed:
         error_code, count = tally.by_reason.most_common(1)[0]
         first = tally.first_by_reason[error_code]
         # a limit of the source may know the remedy
@@ -384,18 +387,20 @@ def _replay(connection: psycopg.Connection, load_id: int, tell: Callable[[Progre
     seal = Seal(open_key(connection, QUARANTINE, may_generate=False))
     period = source.period_of_text(record.period or "")
     into = Landing(connection, source, load_id, record.file_name, key)
-    line_numbers: list[int] = []
+    landed: list[int] = []
+    suppressed: list[int] = []
     still_quarantined = 0
     for layout, lines in quarantined_lines(connection, seal, source, load_id):
         door = into.door(layout, period)
         checked = door.check(lines)
         into.land(door, [checked])
-        rejected = {line.line_number for line in checked.rejected}
-        line_numbers += [number for number, _ in lines if number not in rejected]
-        still_quarantined += len(rejected)
+        others = {line.line_number for line in checked.rejected}.union(checked.suppressed)
+        landed += [number for number, _ in lines if number not in others]
+        suppressed += checked.suppressed
+        still_quarantined += len(checked.rejected)
     into.finish()
-    landing.settle_replay(connection, load_id, line_numbers, into.rows_by_day)
-    return ReplayResult(load_id, len(line_numbers), still_quarantined)
+    landing.settle_replay(connection, load_id, landed, suppressed, into.rows_by_day)
+    return ReplayResult(load_id, len(landed), still_quarantined)
 
 
 def _without_values(what: str, error: psycopg.Error) -> LoadError:

@@ -56,15 +56,17 @@ class Column(ABC):
 
 @dataclass(frozen=True)
 class Text(Column):
-    """Any text, as delivered; empty is missing."""
+    """Any text, as delivered, but none that holds an e-mail address; empty is missing."""
 
     sql_type: ClassVar[str] = "text"
 
     def read(self, text: str, period: Period) -> str | Rejection | None:
+        if re.search(r"[^\s@]@[^\s@]+\.[^\s@]", text):
+            return Rejection("personal_data", f"{self.name} holds an e-mail address")
         return text or None
 
     def plain(self, period: Period) -> bytes | None:
-        return rb'[^\x00-\x1f",;|\x7f-\xff]{0,255}'
+        return rb'[^\x00-\x1f",;@|\x7f-\xff]{0,255}'
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,9 @@ from warehouse import settings
 from warehouse.errors import UserError
 
 if TYPE_CHECKING:
+    from governance.register import Format
     from ingestion.loader import LoadResult, Progress
+    from orchestration.run import RunOutcome
 
 DOMAINS = ("ecommerce",)
 WRITING_DBT_COMMANDS = frozenset(("build", "run", "seed", "snapshot", "retry", "run-operation"))
@@ -307,6 +310,29 @@ def pseudonym(domain: str) -> None:
         click.echo(f"{raw_id},{user_id}")
 
 
+@cli.command("access-log")
+@click.option("--role", help="Only of this role.")
+@click.option("--since", metavar="DATE", help="Only from this day or time on (UTC), e.g. 2026-01-31.")
+@click.option("--table", metavar="MART", help="Only what read this mart, e.g. ecommerce.dim_users.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, latest first.")
+@click.option("--csv", "is_csv", is_flag=True, help="Print CSV, with times in full.")
+def access_log(role: str | None, since: str | None, table: str | None, limit: int, is_csv: bool) -> None:
+    """Show who logged in and who read which mart when; never a value."""
+    from orchestration.summary import print_access_log
+
+    if role not in (None, "owner", "unknown", *settings.ROLES):
+        raise UserError(f"There is no role {role}: choose owner, {', '.join(settings.ROLES)}.")
+    print_access_log(_moment(since) if since else None, role, table, limit, is_csv=is_csv)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"--since {text} is no date: write for instance --since 2026-01-31.") from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
 # --- building ---------------------------------------------------------------------------------------------------
 
 
@@ -326,15 +352,20 @@ def run(domain: str, full_refresh: bool) -> None:
         from orchestration.run import run_domain
 
         outcome = run_domain(domain, full_refresh=full_refresh, on_step=on_step)
+    _end_if_failed(outcome, "Readers keep the last good generation.")
+    print_summary(domain)
+
+
+def _end_if_failed(outcome: "RunOutcome", consequence: str) -> None:
+    """Tell the warnings of a run that went well; end with the errors of one that did not."""
     for warning in outcome.warnings if outcome.success else ():
         click.echo(f"agora: {warning}", err=True)
     if not outcome.success:
         text = "\n".join(outcome.errors) or "the run failed"
         if outcome.is_users_mistake:
-            raise UserError(text)
-        click.echo(f"agora: {text}\nReaders keep the last good generation. Log: {outcome.log_path}", err=True)
+            raise UserError(f"{text}\n{consequence}")
+        click.echo(f"agora: {text}\n{consequence} Log: {outcome.log_path}", err=True)
         raise SystemExit(1)
-    print_summary(domain)
 
 
 @cli.command()
@@ -356,6 +387,127 @@ def checksum(domain: str) -> None:
     with connect() as connection:
         for table, digest in checksums(connection, domain).items():
             click.echo(f"{domain}.{table} {digest}")
+
+
+# --- the people in the data -------------------------------------------------------------------------------------
+
+
+@cli.group()
+def rgpd() -> None:
+    """What is owed to the people in the data (docs/rgpd.md): erase them, hand out what is held, say why it is held."""
+
+
+@rgpd.command("erase")
+@click.argument("domain", type=click.Choice(DOMAINS))
+def rgpd_erase(domain: str) -> None:
+    """Erase people from DOMAIN for good. Reads their delivered ids on standard input, one a line.
+
+    Their rows go from raw, quarantine, staging, intermediate, ML results and marts, and no load lets them in again.
+    What was computed from them and others is computed anew and published. Each person's removal leaves a receipt.
+    """
+    with _steps() as on_step:
+        on_step("removing rows")
+        from orchestration.rgpd import erase_and_publish
+        from orchestration.summary import print_receipts
+
+        erasure, outcome = erase_and_publish(
+            domain, _standard_input(), on_notice=lambda text: click.echo(text, err=True), on_step=on_step
+        )
+    if erasure.unknown_count:
+        who = "this person" if erasure.unknown_count == 1 else f"{erasure.unknown_count} people"
+        click.echo(f"Nothing is held on {who}: there is nothing to erase.")
+    if erasure.receipts:
+        print_receipts(domain, len(erasure.receipts))
+    if outcome:
+        _end_if_failed(
+            outcome,
+            "Their rows are gone from every table, but tables computed from many people's rows are still those of "
+            f"before: agora run {domain} computes them anew.",
+        )
+
+
+@rgpd.command("export")
+@click.argument("domain", type=click.Choice(DOMAINS))
+def rgpd_export(domain: str) -> None:
+    """Print all that DOMAIN holds on one person as JSON. Reads the delivered id on standard input."""
+    import json
+
+    from governance.classification import classified_tables
+    from governance.export import export
+    from orchestration.project import manifest
+
+    held = export(domain, _standard_input(), classified_tables(manifest()))
+    if not held["tables"] and not held["quarantine"]:
+        click.echo("Nothing is held on this person.", err=True)
+    click.echo(json.dumps(held, indent=2, ensure_ascii=False))
+
+
+@rgpd.command("receipts")
+@click.argument("domain", type=click.Choice(DOMAINS))
+def rgpd_receipts(domain: str) -> None:
+    """List the receipts of erasures in DOMAIN, latest first. They say nothing of who was erased."""
+    from orchestration.summary import print_receipts
+
+    print_receipts(domain, None)
+
+
+@rgpd.command("register")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write; the screen by default.")
+@click.option("--format", "output", type=click.Choice(("markdown", "json")), default="markdown", show_default=True)
+def rgpd_register(out: Path | None, output: "Format") -> None:
+    """Write the register of processing activities (art. 30) from the tags in the dbt project."""
+    from governance.classification import classified_tables
+    from governance.register import controller_from_environment, readers_in, register
+    from orchestration.project import manifest
+    from warehouse.connections import connect
+
+    tables = classified_tables(manifest())
+    with connect() as connection:
+        readers = readers_in(connection)
+    text = register(tables, readers, controller_from_environment(), settings.now(), output)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error.strerror}): choose another file.") from None
+
+
+def _standard_input() -> Iterator[str]:
+    if sys.stdin.isatty():
+        click.echo("Write the delivered id, then Ctrl-D on a line of its own:", err=True)
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError:
+        raise UserError("Standard input is not text: write the delivered id in digits.") from None
+
+
+@cli.group()
+def retention() -> None:
+    """How long data is kept."""
+
+
+@retention.command("purge")
+@click.option(
+    "--as-of",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Remove what is past its time on this day (UTC) [default: today].",
+)
+def retention_purge(as_of: datetime | None) -> None:
+    """Remove what is past its time: raw after 90 days, what was built of it after 24 months, quarantine after 30 days.
+
+    Counted from the landing of each load. The schedule retention_nightly does the same every night.
+    """
+    moment = as_of.replace(tzinfo=UTC) if as_of else settings.now()
+    with _steps() as on_step:
+        on_step("starting Dagster")
+        from orchestration.rgpd import purge_and_publish
+        from orchestration.summary import print_purges
+
+        outcome = purge_and_publish(moment, on_step=on_step)
+    print_purges(outcome.reports)
+    _end_if_failed(outcome, "What is past its time is not all removed: run the command again.")
 
 
 # --- what the screen shows --------------------------------------------------------------------------------------

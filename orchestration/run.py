@@ -1,11 +1,13 @@
-"""Runs a domain's Dagster job from the command line: the same job the UI, the schedule and the sensor start."""
+"""Runs Dagster jobs from the command line: the same jobs the UI, the schedules and the sensor start."""
 
 import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -18,6 +20,7 @@ STEP_NAMES = {
     "ml_ecommerce__customer_segments": "scikit-learn: fitting the segments",
     "ecommerce_marts": "dbt: building, testing and publishing the marts",
     "ecommerce__ecommerce__customer_segments_is_published": "checking the publication",
+    "purge_expired": "removing what is past its time",
 }
 
 
@@ -26,7 +29,7 @@ class RunOutcome:
     """How a run ended.
 
     ``errors``: one text per failed step; ``warnings``: one per check that failed without stopping the run;
-    ``is_users_mistake``: trying again needs other input.
+    ``is_users_mistake``: trying again needs other input; ``reports``: what steps reported as JSON, by its label.
     """
 
     run_id: str
@@ -35,13 +38,14 @@ class RunOutcome:
     warnings: list[str]
     is_users_mistake: bool
     log_path: Path
+    reports: dict[str, Any]
 
 
-def domain_job(domain: str) -> dg.JobDefinition:
-    """The job of a domain, for Dagster to rebuild it from its name."""
+def job_named(name: str) -> dg.JobDefinition:
+    """The job of that name, for Dagster to rebuild it."""
     from orchestration.definitions import defs
 
-    return defs().get_repository_def().get_job(domain)
+    return defs().get_repository_def().get_job(name)
 
 
 def dagster_home() -> Path:
@@ -62,37 +66,52 @@ def dagster_home() -> Path:
 
 
 def run_domain(domain: str, *, full_refresh: bool, on_step: Callable[[str], None]) -> RunOutcome:
-    """Execute the domain's job in this process and record it in Dagster's instance.
+    """Execute the domain's job in this process and record it in Dagster's instance."""
+    steps = (f"{domain}_models", f"{domain}_marts")
+    return _run_job(domain, {step: {"config": {"full_refresh": full_refresh}} for step in steps}, on_step)
 
-    Retries are for runs nobody watches: here a failure is told at once.
-    """
+
+def run_retention(as_of: datetime, *, on_step: Callable[[str], None]) -> RunOutcome:
+    """Execute the retention job in this process and record it in Dagster's instance."""
+    return _run_job("retention", {"purge_expired": {"config": {"as_of": as_of.isoformat()}}}, on_step)
+
+
+def _run_job(name: str, ops: dict[str, Any], on_step: Callable[[str], None]) -> RunOutcome:
+    """Retries are for runs nobody watches: here a failure is told at once."""
     os.environ["DAGSTER_HOME"] = str(dagster_home())
-    job = dg.build_reconstructable_job("orchestration.run", "domain_job", reconstructable_args=(domain,))
+    job = dg.build_reconstructable_job("orchestration.run", "job_named", reconstructable_args=(name,))
     config = {
         "execution": {"config": {"retries": {"disabled": {}}}},
         "loggers": {"console": {"config": {"log_level": "ERROR"}}},
-        "ops": {step: {"config": {"full_refresh": full_refresh}} for step in (f"{domain}_models", f"{domain}_marts")},
+        "ops": ops,
     }
-    log_path = home() / "logs" / f"run-{domain}.log"
+    log_path = home() / "logs" / f"run-{name}.log"
     log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with dg.DagsterInstance.get() as instance, _steps_told(instance, domain, on_step), _output_to(log_path):
+    with dg.DagsterInstance.get() as instance, _steps_told(instance, name, on_step), _output_to(log_path):
         result = dg.execute_job(job, instance=instance, run_config=config)
         warnings = [_warning(event) for event in result.all_events if _is_failed_check(event)]
         failures = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+        reports = {
+            label: value.data
+            for event in result.all_events
+            if event.is_successful_output
+            for label, value in event.step_output_data.metadata.items()
+            if isinstance(value, dg.JsonMetadataValue)
+        }
     errors = [_sentence(error) for error in failures if error]
     mistakes = [error for error in failures if error and _is_mistake(error)]
-    return RunOutcome(result.run_id, result.success, errors, warnings, bool(mistakes), log_path)
+    return RunOutcome(result.run_id, result.success, errors, warnings, bool(mistakes), log_path, reports)
 
 
 @contextlib.contextmanager
-def _steps_told(instance: dg.DagsterInstance, domain: str, on_step: Callable[[str], None]) -> Iterator[None]:
-    known = {record.dagster_run.run_id for record in instance.get_run_records(_of(domain), limit=20)}
+def _steps_told(instance: dg.DagsterInstance, job_name: str, on_step: Callable[[str], None]) -> Iterator[None]:
+    known = {record.dagster_run.run_id for record in instance.get_run_records(_of(job_name), limit=20)}
     done = threading.Event()
 
     def watch() -> None:
         told: set[str] = set()
         while not done.wait(0.5):
-            for record in instance.get_run_records(_of(domain), limit=1):
+            for record in instance.get_run_records(_of(job_name), limit=1):
                 if record.dagster_run.run_id not in known:
                     for stats in instance.get_run_step_stats(record.dagster_run.run_id):
                         if stats.step_key not in told:
@@ -108,8 +127,8 @@ def _steps_told(instance: dg.DagsterInstance, domain: str, on_step: Callable[[st
         watcher.join()
 
 
-def _of(domain: str) -> dg.RunsFilter:
-    return dg.RunsFilter(job_name=domain)
+def _of(job_name: str) -> dg.RunsFilter:
+    return dg.RunsFilter(job_name=job_name)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 Every figure is read from the warehouse, with the role that may read it; nothing is counted here.
 """
 
+import csv
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from warehouse import settings
@@ -119,7 +121,7 @@ def print_loads(limit: int) -> None:
 
     history = loads(limit)
     _print_table(
-        ("load", "file", "period", "status", "read", "landed", "quarantined", "s", "started (UTC)"),
+        ("load", "file", "period", "status", "read", "landed", "quarantined", "suppressed", "s", "started (UTC)"),
         [
             (
                 load.load_id,
@@ -129,6 +131,7 @@ def print_loads(limit: int) -> None:
                 load.rows_read,
                 load.rows_landed,
                 load.rows_quarantined,
+                load.rows_suppressed,
                 None if load.seconds is None else f"{load.seconds:.1f}",
                 f"{load.started_at.astimezone(UTC):%Y-%m-%d %H:%M}",
             )
@@ -152,6 +155,88 @@ def print_quarantine(load_id: int | None) -> None:
         _console().print("Nothing is in quarantine.")
         return
     _print_table(("load", "file", "rows", "first line", "reason", "detail"), rows)
+
+
+def print_receipts(domain: str, limit: int | None) -> None:
+    """Print receipts of erasures, latest first."""
+    from orchestration.rgpd import receipts
+
+    stored = receipts(domain, limit)
+    if not stored:
+        _console().print(f"Nobody was erased from {domain}.")
+        return
+    _print_table(
+        ("receipt", "erased (UTC)", "published without (UTC)", "rows removed", "models fitted with them"),
+        [
+            (
+                receipt.receipt_id,
+                receipt.erased_at.astimezone(UTC),
+                receipt.published_at.astimezone(UTC) if receipt.published_at else "",
+                receipt.row_count,
+                ", ".join(receipt.models_marked),
+            )
+            for receipt in stored
+        ],
+    )
+
+
+def print_access_log(since: datetime | None, role: str | None, table: str | None, limit: int, *, is_csv: bool) -> None:
+    """Print logins and statements, latest first; as CSV with a header if so asked."""
+    from governance.access_log import access_log
+
+    records = access_log(since, role, table, limit)
+    if is_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(("at", "role", "host", "what", "tables", "seconds"))
+        for record in records:
+            at = record.at.astimezone(UTC).isoformat(timespec="milliseconds")
+            writer.writerow((at, record.role, record.host, record.what, " ".join(record.tables), record.seconds))
+        return
+    if not records:
+        _console().print("The access log holds nothing of the kind.")
+        return
+    _print_table(
+        ("at (UTC)", "role", "from", "what", "marts", "s"),
+        [
+            (
+                record.at,
+                record.role,
+                escape(record.host),
+                record.what,
+                "\n".join(record.tables),
+                None if record.seconds is None else f"{record.seconds:.3f}",
+            )
+            for record in records
+        ],
+    )
+
+
+def print_purges(purges: dict[str, dict[str, Any]]) -> None:
+    """Print what was removed because its time was over, and what waits for a run first."""
+    _print_table(
+        ("domain", "as of", "raw loads", "raw rows", "quarantined lines", "built loads", "predictions", "pseudonyms"),
+        [
+            (
+                domain,
+                purge["as_of"][:10],
+                purge["raw_loads"],
+                purge["raw_rows"],
+                purge["quarantined_rows"],
+                purge["built_loads"],
+                purge["predictions"],
+                purge["users"],
+            )
+            for domain, purge in purges.items()
+        ],
+    )
+    for domain, purge in purges.items():
+        if purge["loads_waiting"]:
+            waiting = ", ".join(map(str, purge["loads_waiting"]))
+            _console().print(
+                f"Past their time but not built yet: {domain} loads {waiting}. Next: agora run {domain}, then this "
+                "command again.",
+                soft_wrap=True,
+            )
 
 
 def print_status() -> None:

@@ -3,8 +3,9 @@
 One server per home, shared by all processes of the machine, started by whoever needs it first and left running.
 Roles, schemas and passwords other than the owner's are applied by `warehouse.bootstrap`.
 
-Files: `<home>/server.json` (name, socket, port), `<home>/postgres.log`, and a base directory with the configuration,
-`data/` and usually the socket: `<home>/postgres`, or `/var/lib/agora/<name>` where the lent account cannot reach home.
+Files: `<home>/server.json` (name, socket, port), `<home>/postgres.log` (see `warehouse.embedded_log`), and a base
+directory with the configuration, `data/` and usually the socket: `<home>/postgres`, or `/var/lib/agora/<name>` where
+the lent account cannot reach home.
 """
 
 import os
@@ -18,15 +19,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from psycopg import pq
 
+from warehouse import embedded_log, files
 from warehouse import embedded_processes as processes
-from warehouse import files
 from warehouse.credentials import make_embedded_passwords
 from warehouse.embedded_account import (
     SHARED_STATE,
@@ -37,7 +37,7 @@ from warehouse.embedded_account import (
     make_shared_state,
     server_account,
 )
-from warehouse.embedded_settings import HOST_BASED_AUTHENTICATION, MEGABYTE, configuration
+from warehouse.embedded_settings import HOST_BASED_AUTHENTICATION, configuration
 from warehouse.errors import UserError
 
 OWNER = "agora"
@@ -51,7 +51,6 @@ SOCKET_PATH_BYTES = 103
 # not tempfile.gettempdir(), which may be long
 TEMPORARY = Path("/tmp")  # noqa: S108 (a directory of our own is made there)
 CANNOT_BIND = re.compile(r"could not (?:bind|translate)[^\n]*: (.+)")
-LOG_BYTES = 16 * MEGABYTE
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,7 @@ def start(home: Path, listen: tuple[str, int] | None = None) -> EmbeddedServer:
     """
     server = running(home)
     if server and _satisfies(server, listen):
+        embedded_log.bound(home)
         return server
     files.make_home(home)
     with files.lock(home / ".lock"):
@@ -124,8 +124,8 @@ def destroy(home: Path) -> None:
         shutil.rmtree(_base(home, state["name"]), ignore_errors=True)
         if "socket_directory" in state:
             shutil.rmtree(state["socket_directory"], ignore_errors=True)
-        for name in ("server.json", "postgres.log", "postgres.log.1", "credentials/embedded.json"):
-            (home / name).unlink(missing_ok=True)
+        for path in (*embedded_log.log_files(home), home / "server.json", home / "credentials" / "embedded.json"):
+            path.unlink(missing_ok=True)
 
 
 def _satisfies(server: EmbeddedServer, listen: tuple[str, int] | None) -> bool:
@@ -304,15 +304,12 @@ def _write_configuration(base: Path, settings: str) -> None:
 
 
 def _launch(home: Path, base: Path, account: Account, programs: Path, name: str) -> None:
-    log = home / "postgres.log"
-    with suppress(FileNotFoundError):
-        if log.stat().st_size > LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
     options = shlex.join(["-c", f"config_file={base / 'postgresql.conf'}", "-c", f"cluster_name={name}"])
     command: list[str | Path] = [programs / "pg_ctl", "start", "-D", base / "data", "-s", "-w"]
     command += ["-t", str(START_SECONDS), "-o", options]
     # opened here and handed down: the account need not be able to reach the log; a pipe would make the caller hang
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    # appending: whoever shortens the file while the server runs leaves no hole
+    descriptor = os.open(home / embedded_log.NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         result = subprocess.run(
             command,

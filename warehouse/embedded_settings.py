@@ -62,8 +62,11 @@ def configuration(base: Path, socket_directory: Path, port: int, listen_host: st
         "log_parameter_max_length_on_error": 0,
         "log_statement": "none",
         "log_timezone": "'UTC'",
-        "log_connections": "'authorization'",
-        "log_line_prefix": "'%m [%p] '",
+        # of "authorization" the message holds the application's name, which is the client's own text
+        "log_connections": "'authentication'",
+        # time, process, session, host, command, for governance.access_log: nothing that a client writes, so no user's
+        # name, which before the login is anything at all, with line breaks
+        "log_line_prefix": r"'%m\t%p\t%c\t%h\t%i\t'",
         "lc_messages": "'C'",
     }
     return "".join(f"{name} = {value}\n" for name, value in settings.items())

@@ -189,20 +189,25 @@ def other(shop: Shop, other_home: Path) -> Iterator[Future[Other]]:
 
 def build_other(shop: Shop, home: Path) -> Other:
     for file in (shop.changed, shop.taking_over, shop.november, shop.october):
-        agora("load", "ecommerce.events", file, home=home)
+        # the raw rows of November will be past their time first
+        landed_at = "2026-01-01T00:00:00+00:00" if file == shop.november else "2026-03-01T00:00:00+00:00"
+        agora("load", "ecommerce.events", file, home=home, AGORA_NOW=landed_at)
     load_id = {
         row["file_name"]: row["load_id"] for row in agora_sql("select file_name, load_id from audit.loads", home=home)
     }
     agora("run", "ecommerce", home=home)
     final = agora("checksum", "ecommerce", home=home)
 
-    agora("sql", f"delete from raw_ecommerce.events where _load_id = {load_id[shop.november.name]}", home=home)
+    agora("retention", "purge", "--as-of", "2026-05-01", home=home)
+    still_in_raw = agora_sql("select count(distinct _load_id) as load_count from raw_ecommerce.events", home=home)
+    assert still_in_raw == [{"load_count": "3"}]
     for file in (shop.changed, shop.taking_over):
         agora("undo", load_id[file.name], home=home)
     agora("run", "ecommerce", home=home)
     after_undo = agora("checksum", "ecommerce", home=home)
 
-    agora("sql", "delete from raw_ecommerce.events", home=home)
+    agora("retention", "purge", "--as-of", "2026-07-01", home=home)
+    assert agora_sql("select 1 as one from raw_ecommerce.events limit 1", home=home) == []
     agora("dbt", "build", "--full-refresh", "--exclude-resource-type", "unit_test", home=home)
     return Other(final, after_undo, agora("checksum", "ecommerce", home=home))
 

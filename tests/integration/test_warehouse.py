@@ -363,7 +363,7 @@ def test_no_password_and_no_value_reaches_the_server_log(
     assert "line 2, column n" in str(caught.value)
     log = (home / "postgres.log").read_text()
     secrets = json.loads((home / "credentials" / "embedded.json").read_text()).values()
-    assert "connection authorized" in log
+    assert "connection authenticated" in log
     assert not [word for word in (*secrets, "chosen-by-hand", "delivered-value", "4711", "SCRAM-") if word in log]
 
 

@@ -20,6 +20,10 @@ create table if not exists audit.loads (
 comment on table audit.loads is
 'One row per attempt to land a file. Written outside the loading transaction, so that a killed attempt leaves its row.';
 
+-- when the rows of a load were past their time: those in raw, and those made of them
+alter table audit.loads add column if not exists raw_purged_at timestamptz;
+alter table audit.loads add column if not exists purged_at timestamptz;
+
 -- the same bytes are landed once
 create unique index if not exists loads_same_bytes_once on audit.loads (source, sha256) where status = 'loaded';
 
@@ -73,15 +77,6 @@ create table if not exists audit.stale_users (
 comment on table audit.stale_users is
 'One row per dbt model and user whose events changed since that model was last built.';
 
-create table if not exists audit.publications (
-    domain text not null,
-    generation text not null,
-    published_at timestamptz not null default now(),
-    primary key (domain, generation)
-);
-comment on table audit.publications is
-'One row per generation of marts that readers were given.';
-
 create table if not exists audit.suppressions (
     domain text not null,
     suppression_id bytea not null,
@@ -90,3 +85,23 @@ create table if not exists audit.suppressions (
 );
 comment on table audit.suppressions is
 'One row per person who asked to be forgotten, as the HMAC of their delivered id under a key of its own.';
+
+create table if not exists audit.erasures (
+    receipt_id uuid primary key default gen_random_uuid(),
+    domain text not null,
+    -- of the server's clock, like published_at: the first publication after it is the one without the person
+    erased_at timestamptz not null default clock_timestamp(),
+    rows_by_table jsonb not null,
+    models_marked text [] not null
+);
+comment on table audit.erasures is
+'One row per person erased: the receipt, which says what was removed when, and nothing of who it was.';
+
+create table if not exists audit.publications (
+    domain text not null,
+    generation text not null,
+    published_at timestamptz not null default now(),
+    primary key (domain, generation)
+);
+comment on table audit.publications is
+'One row per generation of marts that readers were given.';

@@ -60,6 +60,7 @@ begin
     end loop;
     foreach table_name in array tables loop
         execute format('alter table %I.%I set schema %I', next_schema, table_name, published_domain);
+        perform audit.watch_reads(published_domain, table_name);
     end loop;
     perform audit.grant_rights(published_domain);
     execute format('drop schema %I', next_schema);

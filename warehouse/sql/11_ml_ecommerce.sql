@@ -19,6 +19,9 @@ create table if not exists ml_ecommerce.customer_segments_runs (
 comment on table ml_ecommerce.customer_segments_runs is
 'One row per fit of the customer segmentation; holds no personal row.';
 
+-- people who were erased since: a model fitted while their rows were there may have learnt from them
+alter table ml_ecommerce.customer_segments_runs add column if not exists erased_user_count bigint not null default 0;
+
 create table if not exists ml_ecommerce.customer_segments (
     user_id bigint primary key,
     cluster_label integer not null,

@@ -25,6 +25,7 @@ candidates as (
         _load_id,
         _row_number,
         load_order,
+        true as is_in_raw,
         event_id,
         event_at,
         event_date,
@@ -46,6 +47,7 @@ candidates as (
         built._load_id,
         built._row_number,
         loads.load_order,
+        loads.is_in_raw,
         built.event_id,
         built.event_at,
         built.event_date,
@@ -80,7 +82,8 @@ first_of_each_key as (
         brand,
         price_eur
     from candidates
-    order by event_at, user_id, product_id, event_type, event_id, load_order, _row_number
+    -- what was kept when its raw line was purged stays: it could not be told apart from a duplicate later
+    order by event_at, user_id, product_id, event_type, event_id, is_in_raw, load_order, _row_number
 
 )
 

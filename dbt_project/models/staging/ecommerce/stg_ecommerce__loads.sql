@@ -6,12 +6,6 @@ with loads as (
 
 ),
 
-events as (
-
-    select * from {{ source('raw_ecommerce', 'events') }}
-
-),
-
 loads_that_count as (
 
     select
@@ -25,13 +19,10 @@ loads_that_count as (
         finished_at as loaded_at,
         -- where two rows tie, the first by period, file name and row number wins
         cast(row_number() over (order by period collate "C", file_name collate "C", load_id) as integer) as load_order,
-        -- one probe of the block-range index per load: raw is purged a load at a time
-        exists(
-            select 1 from events
-            where events._load_id = loads.load_id
-        ) as is_in_raw
+        raw_purged_at is null as is_in_raw
     from loads
-    where source = 'ecommerce.events' and status = 'loaded'
+    -- a load past its time counts as little as one that was undone: its rows go with the next build
+    where source = 'ecommerce.events' and status = 'loaded' and purged_at is null
 
 )
 

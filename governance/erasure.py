@@ -1,0 +1,220 @@
+"""Erasure (RGPD art. 17): a person's rows go, from every table and from quarantine, and never come back.
+
+One transaction removes them and puts the person on the suppression list, which the door asks. What was computed from
+many people's rows is computed anew by the next run; the receipt says when that was published.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import psycopg
+from psycopg import sql
+
+from governance.people import (
+    QuarantinedLine,
+    Table,
+    quarantined_lines_about,
+    rows_held,
+    sources_of,
+    tables_about_people,
+)
+from ingestion.keys import Key, delivered_ids, open_key, pseudonym_of
+from ingestion.landing import lock_build, lock_source
+from ingestion.suppression import suppress
+from warehouse.connections import connect
+from warehouse.errors import UserError
+
+QUARANTINE_ROWS = "quarantine.rows"
+# where dbt keeps rows of loads, production's alone
+BUILT_SCHEMAS = ("staging", "intermediate")
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was removed of one person, and when; it says nothing of who that was.
+
+    `rows_by_table` counts the rows removed; `models_marked` are the versions of models fitted while they were there.
+    """
+
+    receipt_id: str
+    domain: str
+    erased_at: datetime
+    rows_by_table: dict[str, int]
+    models_marked: list[str]
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """The receipts, one per person of whom something was held, and how many people there was nothing of."""
+
+    receipts: list[Receipt]
+    unknown_count: int
+
+
+def erase(domain: str, lines: Iterable[str], *, on_notice: Callable[[str], None]) -> Erasure:
+    """Remove people from all tables and from quarantine, for good; the caller rebuilds and publishes.
+
+    Args:
+        domain: whose ids these are.
+        lines: delivered ids, one a line.
+        on_notice: told what is waited for.
+
+    Raises:
+        UserError: no id was given, an id is no whole number, or a key is missing or another; nothing was removed.
+    """
+    person_ids = sorted({person_id for _, person_id in delivered_ids(lines)})
+    if not person_ids:
+        raise UserError("No id was given: write the delivered id on standard input, one a line.")
+    with connect("steward") as connection:
+        for source in sources_of(domain):
+            # neither a load nor a build may write what is removed here
+            lock_build(connection, source, on_notice)
+            lock_source(connection, source, on_notice)
+        return _erase(connection, domain, person_ids, open_key(connection, domain, may_generate=False))
+
+
+def sweep(domain: str) -> None:
+    """Free the space of removed rows, and renew the planner's statistics, which may quote them; as owner."""
+    with connect("steward") as connection:
+        tables = tables_about_people(connection, domain)
+    with connect("owner", autocommit=True) as connection:
+        for table in (*(table.identifier for table in tables), sql.Identifier("quarantine", "rows")):
+            connection.execute(sql.SQL("vacuum (analyze, skip_locked) {}").format(table))
+
+
+def _erase(connection: psycopg.Connection, domain: str, person_ids: list[int], key: Key) -> Erasure:
+    person_of = {pseudonym_of(key.secret, person_id)[0]: person_id for person_id in person_ids}
+    tables = tables_about_people(connection, domain)
+    held: dict[int, Counter[str]] = defaultdict(Counter)
+    for user_id, counts in rows_held(connection, tables, list(person_of)).items():
+        held[person_of[user_id]].update(counts)
+    models = {
+        person_of[user_id]: _mark_models(connection, domain, first_landed_at)
+        for user_id, first_landed_at in _first_landed_at(connection, tables, list(person_of)).items()
+    }
+    removed = _Removed(connection, domain)
+    for table in tables:
+        removed.from_table(table, list(person_of))
+    for line in list(quarantined_lines_about(connection, domain, set(person_ids))):
+        removed.from_quarantine(line)
+        for person_id in line.people:
+            held[person_id][QUARANTINE_ROWS] += 1
+    removed.settle()
+    suppress(connection, domain, sorted(held))
+    receipts = [
+        _write_receipt(connection, domain, dict(counts), models.get(person_id, []))
+        for person_id, counts in sorted(held.items())
+    ]
+    return Erasure(receipts, len(person_ids) - len(held))
+
+
+class _Removed:
+    """Removes rows and keeps the audit true: what was landed or quarantined is suppressed now.
+
+    Landed rows are counted per load and day, where they lie in raw or, once raw is purged, where dbt keeps them.
+    """
+
+    def __init__(self, connection: psycopg.Connection, domain: str) -> None:
+        self._connection = connection
+        self._time_of_raw = {source.raw_table: source.time for source in sources_of(domain)}
+        rows = connection.execute("select load_id from audit.loads where raw_purged_at is not null").fetchall()
+        self._purged_from_raw = {load_id for (load_id,) in rows}
+        self._landed: Counter[tuple[int, date]] = Counter()
+        self._quarantined: Counter[int] = Counter()
+
+    def from_table(self, table: Table, user_ids: list[int]) -> None:
+        statement = sql.SQL("delete from {} where {} = any(%s)").format(
+            table.identifier, sql.Identifier(table.subject_key)
+        )
+        time_column = self._time_of_raw.get((table.schema, table.name))
+        is_kept = table.schema in BUILT_SCHEMAS and {"_load_id", "event_date"} <= table.columns
+        if time_column:
+            day: sql.Composable = sql.SQL("cast({} at time zone 'UTC' as date)").format(sql.Identifier(time_column))
+        elif is_kept:
+            day = sql.Identifier("event_date")
+        else:
+            self._connection.execute(statement, (user_ids,))
+            return
+        counted = sql.SQL(
+            "with removed as ({} returning _load_id, {} as day) "
+            "select _load_id, day, count(*) from removed group by _load_id, day"
+        ).format(statement, day)
+        for load_id, removed_day, count in self._connection.execute(counted, (user_ids,)):
+            if time_column or load_id in self._purged_from_raw:
+                self._landed[load_id, removed_day] += count
+
+    def from_quarantine(self, line: QuarantinedLine) -> None:
+        self._connection.execute(
+            "delete from quarantine.rows where load_id = %s and line_number = %s", (line.load_id, line.line_number)
+        )
+        self._quarantined[line.load_id] += 1
+
+    def settle(self) -> None:
+        landed: Counter[int] = Counter()
+        with self._connection.cursor() as cursor:
+            for (load_id, day), count in self._landed.items():
+                landed[load_id] += count
+                cursor.execute(
+                    "update audit.load_slices set rows_landed = rows_landed - %s "
+                    "where load_id = %s and slice_date = %s",
+                    (count, load_id, day),
+                )
+            for load_id in landed | self._quarantined:
+                cursor.execute(
+                    "update audit.loads set rows_landed = rows_landed - %(landed)s, "
+                    "rows_quarantined = rows_quarantined - %(quarantined)s, "
+                    "rows_suppressed = rows_suppressed + %(landed)s + %(quarantined)s where load_id = %(load_id)s",
+                    {"landed": landed[load_id], "quarantined": self._quarantined[load_id], "load_id": load_id},
+                )
+                # the models lost the same rows: they need not take the load in anew
+                cursor.execute(
+                    "update audit.built_loads set rows_landed = rows_landed - %s where load_id = %s",
+                    (landed[load_id], load_id),
+                )
+
+
+def _first_landed_at(
+    connection: psycopg.Connection, tables: Iterable[Table], user_ids: list[int]
+) -> dict[int, datetime]:
+    first: dict[int, datetime] = {}
+    for table in tables:
+        if "_load_id" not in table.columns:
+            continue
+        statement = sql.SQL(
+            "select rows.{key}, min(loads.finished_at) from {table} as rows "
+            "inner join audit.loads as loads on rows._load_id = loads.load_id where rows.{key} = any(%s) group by 1"
+        ).format(key=sql.Identifier(table.subject_key), table=table.identifier)
+        for user_id, landed_at in connection.execute(statement, (user_ids,)):
+            first[user_id] = min(landed_at, first.get(user_id, landed_at))
+    return first
+
+
+def _mark_models(connection: psycopg.Connection, domain: str, first_landed_at: datetime) -> list[str]:
+    """Note that a person was erased on every model fitted since their first row landed; return those versions."""
+    marked: list[str] = []
+    runs = connection.execute(
+        "select table_name from information_schema.columns "
+        "where table_schema = %s and column_name = 'erased_user_count' order by table_name",
+        (f"ml_{domain}",),
+    ).fetchall()
+    for (name,) in runs:
+        statement = sql.SQL(
+            "update {} set erased_user_count = erased_user_count + 1 where created_at >= %s returning model_version"
+        ).format(sql.Identifier(f"ml_{domain}", name))
+        marked += [f"{name} {version}" for (version,) in connection.execute(statement, (first_landed_at,))]
+    return sorted(marked)
+
+
+def _write_receipt(
+    connection: psycopg.Connection, domain: str, rows_by_table: dict[str, int], models_marked: list[str]
+) -> Receipt:
+    row = connection.execute(
+        "insert into audit.erasures (domain, rows_by_table, models_marked) values (%s, %s, %s) "
+        "returning receipt_id::text, erased_at",
+        (domain, json.dumps(rows_by_table, sort_keys=True), models_marked),
+    ).fetchone()
+    assert row is not None
+    return Receipt(row[0], domain, row[1], rows_by_table, models_marked)

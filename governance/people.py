@@ -1,0 +1,124 @@
+"""Where the rows about a person are: in every table of the database that has the column its domain knows people by,
+and, sealed, in quarantine. The catalogue is asked, so that a table made yesterday is not forgotten.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+
+import psycopg
+from psycopg import sql
+
+from ingestion.door import people_of
+from ingestion.keys import QUARANTINE, open_key
+from ingestion.quarantine import Seal, quarantined_lines
+from ingestion.source import Source, sources
+from warehouse.errors import UserError
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with rows about people; `subject_key` is the column that says about whom."""
+
+    schema: str
+    name: str
+    subject_key: str
+    columns: frozenset[str]
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.name)
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True)
+class QuarantinedLine:
+    """A line in quarantine that is, or may be, about some people; opened."""
+
+    load_id: int
+    line_number: int
+    line: bytes
+    people: frozenset[int]
+    # its column of ids could be read: it is about this person and no other
+    is_certain: bool
+
+
+def sources_of(domain: str) -> list[Source]:
+    """The sources of a domain; UserError if there are none."""
+    found = [source for source in sources().values() if source.domain == domain]
+    if not found:
+        known = sorted({source.domain for source in sources().values()})
+        raise UserError(f"There is no domain '{domain}' with people in it. Known: {', '.join(known)}.")
+    return found
+
+
+def tables_about_people(connection: psycopg.Connection, domain: str) -> list[Table]:
+    """Every ordinary or partitioned table with the domain's subject key, those that refer to others first."""
+    subject_keys = sorted({source.person for source in sources_of(domain)})
+    rows = connection.execute(
+        """
+        select classes.oid, namespaces.nspname, classes.relname, keys.attname, array_agg(columns.attname)
+        from pg_class as classes
+        inner join pg_namespace as namespaces on classes.relnamespace = namespaces.oid
+        inner join pg_attribute as keys on classes.oid = keys.attrelid
+        inner join pg_attribute as columns on classes.oid = columns.attrelid
+        where classes.relkind in ('r', 'p') and not classes.relispartition
+            and keys.attname = any(%s) and keys.atttypid = 'bigint'::regtype
+            and columns.attnum > 0 and not columns.attisdropped
+            and namespaces.nspname !~ '^pg_' and namespaces.nspname <> 'information_schema'
+        group by classes.oid, namespaces.nspname, classes.relname, keys.attname
+        order by namespaces.nspname, classes.relname
+        """,
+        (subject_keys,),
+    ).fetchall()
+    tables = {oid: Table(schema, name, key, frozenset(columns)) for oid, schema, name, key, columns in rows}
+    referring: dict[int, set[int]] = {oid: set() for oid in tables}
+    for child, parent in connection.execute(
+        "select conrelid, confrelid from pg_constraint where contype = 'f' and conrelid <> confrelid"
+    ):
+        if child in tables and parent in tables:
+            referring[parent].add(child)
+    return [tables[oid] for oid in TopologicalSorter(referring).static_order()]
+
+
+def rows_held(
+    connection: psycopg.Connection, tables: Iterable[Table], user_ids: list[int]
+) -> dict[int, dict[str, int]]:
+    """How many rows each table holds about each of these pseudonyms; tables and people without any are left out."""
+    held: dict[int, dict[str, int]] = defaultdict(dict)
+    for table in tables:
+        statement = sql.SQL("select {key}, count(*) from {table} where {key} = any(%s) group by {key}").format(
+            key=sql.Identifier(table.subject_key), table=table.identifier
+        )
+        for user_id, count in connection.execute(statement, (user_ids,)):
+            held[user_id][str(table)] = count
+    return dict(held)
+
+
+def quarantined_lines_about(
+    connection: psycopg.Connection, domain: str, person_ids: set[int]
+) -> Iterator[QuarantinedLine]:
+    """Yield the quarantined lines of a domain that are or may be about these people; all are opened to find them.
+
+    Raises:
+        UserError: the quarantine key is missing or another, or a payload was sealed with another.
+    """
+    for source in sources_of(domain):
+        load_ids = connection.execute(
+            "select distinct rows.load_id from quarantine.rows as rows "
+            "inner join audit.loads as loads on rows.load_id = loads.load_id where loads.source = %s order by 1",
+            (source.name,),
+        ).fetchall()
+        if not load_ids:
+            continue
+        seal = Seal(open_key(connection, QUARANTINE, may_generate=False))
+        for (load_id,) in load_ids:
+            for layout, lines in quarantined_lines(connection, seal, source, load_id):
+                for number, line in lines:
+                    people = people_of(line, layout, source)
+                    if not people.isdisjoint(person_ids):
+                        found = frozenset(people & person_ids)
+                        yield QuarantinedLine(load_id, number, line, found, is_certain=len(people) == 1)

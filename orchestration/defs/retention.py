@@ -1,0 +1,50 @@
+"""Retention, for all domains: every night, before they are built, what is past its time goes."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from governance import access_log, retention
+from orchestration.alerts import report_failure
+from warehouse.settings import now
+
+
+class Expiry(dg.Config):
+    as_of: str | None = None
+
+
+@dg.op
+def purge_expired(context: dg.OpExecutionContext, config: Expiry) -> None:
+    """Remove what is past its time on the day given, or now."""
+    as_of = datetime.fromisoformat(config.as_of).astimezone(UTC) if config.as_of else now()
+    purges = [retention.purge(domain, as_of, on_notice=context.log.info) for domain in retention.domains()]
+    for purge in purges:
+        for load_id in purge.loads_waiting:
+            context.log.warning("load %s is past its time but not built yet: its raw rows stay until it is", load_id)
+    lines = access_log.forget_before(as_of - timedelta(days=access_log.KEPT_DAYS))
+    context.log.info("%s lines of the access log were past their time", lines)
+    context.add_output_metadata(
+        {purge.domain: dg.MetadataValue.json(asdict(purge) | {"as_of": as_of.isoformat()}) for purge in purges}
+    )
+
+
+@dg.job(
+    name="retention",
+    description="Remove raw rows, quarantined lines, built rows and predictions that are past their time.",
+    executor_def=dg.in_process_executor,
+    hooks={report_failure},
+    op_retry_policy=dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIAL),
+)
+def retention_job() -> None:
+    purge_expired()
+
+
+# before the nightly builds, which drop the built rows of loads that are past their time
+nightly = dg.ScheduleDefinition(
+    name="retention_nightly",
+    job=retention_job,
+    cron_schedule="0 1 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
