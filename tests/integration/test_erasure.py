@@ -5,13 +5,18 @@ left of them is looked for in every column of every table, in the planner's stat
 The tests of this module look at one warehouse in the order in which things happen to it: keep their order.
 """
 
+import base64
 import csv
 import gzip
+import hashlib
+import hmac
 import io
 import json
+import os
 import random
 import re
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,7 +29,8 @@ import pytest
 from psycopg import sql
 from support import HEADER, KEY, agora, agora_sql, execute, finish, one, rows_of, start
 
-from warehouse.connections import connect
+from warehouse.connections import connect, parameters
+from warehouse.embedded_account import binaries, server_account
 
 SEED, USERS, EVENTS = 770031, 1200, 30_000
 ERASED = 100
@@ -147,6 +153,21 @@ def files_naming(home: Path, canaries: set[int]) -> list[str]:
     return [
         str(path.relative_to(home)) for path, content in bytes_in_files(home) if texts & set(NUMBER.findall(content))
     ]
+
+
+def dump(home: Path) -> bytes:
+    """A whole dump of the database, as somebody who got hold of one would have it."""
+    account = server_account()
+    where = parameters()
+    result = subprocess.run(
+        [binaries(account) / "pg_dump", "-h", where.host, "-p", str(where.port), "-U", where.user, where.database],
+        env=os.environ | {"PGPASSWORD": where.password or "", "PGDATABASE": where.database},
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr.decode()
+    assert b"COPY raw_ecommerce.events" in result.stdout
+    return result.stdout
 
 
 def accounts_do_not_balance() -> list[tuple[object, ...]]:
@@ -395,6 +416,45 @@ def test_the_suppression_list_alone_names_nobody(after: After, shop: Shop) -> No
     assert len(entries) == ERASED
     assert {len(entry) for entry in entries} == {32}
     assert one("select count(*) from audit.keys where domain = 'suppression'") == 1
+
+
+def test_a_dump_holds_no_key_no_delivered_id_and_no_email(after: After, shop: Shop, warehouse: Path) -> None:
+    dumped = dump(warehouse)
+    quarantine_key = (warehouse / "keys" / "quarantine.key").read_text().strip()
+    for key in (KEY, SUPPRESSION_KEY, quarantine_key):
+        secret = bytes.fromhex(key)
+        # as text, as Postgres writes bytea, and as it is
+        for form in (key.encode(), key.upper().encode(), base64.b64encode(secret), secret):
+            assert form not in dumped
+            assert [str(path) for path, content in bytes_in_files(warehouse) if form in content] == (
+                [str(warehouse / "keys" / "quarantine.key")] if form == quarantine_key.encode() else []
+            )
+    assert EMAIL.encode() not in dumped
+    numbers = {int(number) for number in NUMBER.findall(dumped)}
+    assert not {int(raw_id) for raw_id in shop.everybody} & numbers
+    assert not shop.canaries & numbers
+    # the search would see them: everybody else's pseudonyms are there
+    assert {shop.user_ids[raw_id] for raw_id in shop.everybody} & numbers
+
+
+def test_someone_with_dump_and_readers_password_learns_no_id(after: After, shop: Shop) -> None:
+    """The attack that works on unkeyed hashes: hash every possible id and look it up."""
+    held = {user_id for (user_id,) in rows_of("select user_id from ecommerce.dim_users", role="bi_reader")}
+    entries = {bytes(entry) for (entry,) in rows_of("select suppression_id from audit.suppressions")}
+    fingerprints = [text for pair in rows_of("select fingerprint, key_id from audit.keys") for text in pair]
+    guesses = [b"", b"ecommerce", b"agora", *(text.encode() for text in fingerprints)]
+    guesses += [bytes.fromhex(text) for text in fingerprints]
+    for raw_id in shop.everybody:
+        for text in (raw_id, f"ecommerce {raw_id}"):
+            for guess in guesses:
+                for digest in (
+                    hmac.digest(guess, text.encode(), "sha256"),
+                    hashlib.sha256(guess + text.encode()).digest(),
+                ):
+                    assert digest not in entries
+                    assert int.from_bytes(digest[:8], "big", signed=True) not in held
+    # with the key it works
+    assert {shop.user_ids[raw_id] for raw_id in shop.everybody} >= held
 
 
 # --- they stay gone ---------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ingestion.door import (
     check_batches,
     check_line,
     lines_of,
+    people_of,
     plain_pattern,
     take_first_line,
     understand_header,
@@ -299,15 +300,19 @@ def as_postgres_reads(copied: bytes) -> list[list[str]]:
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+def is_suppressed(person_id: int) -> bool:
+    return person_id % 7 == 0
+
+
 class Itself(dict[bytes, bytes]):
-    """Pseudonyms that are the canonical ids themselves."""
+    """Pseudonyms that are the canonical ids themselves; none for every seventh person."""
 
     def __missing__(self, key: bytes) -> bytes:
-        return b"%d" % int(key)
+        return b"" if is_suppressed(int(key)) else b"%d" % int(key)
 
 
 def through(lines_in_order: list[bytes], *, short_way: bool) -> Checked:
-    door = Door(EVENTS, LAYOUT, OCTOBER, Itself(), b",7\n")
+    door = Door(EVENTS, LAYOUT, OCTOBER, Itself(), b",7\n", lambda people: any(map(is_suppressed, people)))
     if not short_way:
         # a cached property is looked up in the instance first
         door.__dict__["_plain_match"] = lambda line: None
@@ -317,12 +322,14 @@ def through(lines_in_order: list[bytes], *, short_way: bool) -> Checked:
 @patient
 @given(st.lists(lines(), max_size=8))
 @example([line(), line(user_id="007"), line(brand="  "), line(price=""), line(category_id=""), b"", line()[:-1]])
+@example([line(user_id="14"), line(user_id="014 "), line(user_id="14", price="?"), line(user_id="15"), b"14,?"])
 def test_both_ways_agree_line_for_line(some_lines: list[bytes]) -> None:
     short, slow = through(some_lines, short_way=True), through(some_lines, short_way=False)
     assert as_postgres_reads(short.copy_bytes) == as_postgres_reads(slow.copy_bytes)
     assert short.rejected == slow.rejected
+    assert short.suppressed == slow.suppressed
     assert (short.rows_good, short.rows_by_day) == (slow.rows_good, slow.rows_by_day)
-    assert short.rows_good + len(short.rejected) == sum(1 for one in some_lines if one)
+    assert short.rows_good + len(short.rejected) + len(short.suppressed) == sum(1 for one in some_lines if one)
 
 
 @patient
@@ -367,6 +374,61 @@ def test_the_delivered_id_is_in_no_row() -> None:
     assert (
         b"541312140" not in door.check([(2, line()), (3, line(brand="é")), (4, line(user_id="541312140 "))]).copy_bytes
     )
+
+
+# People who asked to be forgotten ---------------------------------------------------------------------------------
+
+
+def test_lines_of_people_on_the_list_are_neither_landed_nor_kept() -> None:
+    lines_in_order = [
+        line(user_id="14"),
+        line(user_id="15"),
+        line(user_id="14", brand="é"),
+        line(user_id="14", price="?"),
+        line(user_id="15", price="?"),
+        line(user_id="14")[:-30],
+    ]
+    checked = through(lines_in_order, short_way=True)
+    assert checked.rows_good == 1
+    assert checked.suppressed == [2, 4, 5, 7]
+    assert [rejected.line_number for rejected in checked.rejected] == [6]
+
+
+@pytest.mark.parametrize(
+    ("changes", "people"),
+    [
+        ({}, {541312140}),
+        ({"price": "?"}, {541312140}),
+        ({"user_id": " 0541312140 "}, {541312140}),
+        ({"user_id": "-5"}, {-5}),
+        ({"user_id": '"541312140"', "price": "?"}, {541312140}),
+    ],
+)
+def test_a_line_is_about_the_id_in_its_column(changes: dict[str, str], people: set[int]) -> None:
+    assert people_of(line(**changes), LAYOUT, EVENTS) == people
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        line(user_id="541312140.0"),
+        line(user_id="id 541312140"),
+        line(brand='"'),
+        line().rsplit(b",", 1)[0],
+        line() + b",more",
+        b",".join(reversed(line().split(b","))),
+        line(user_id="٥٤١٣١٢١٤٠"),
+        line(user_id="541312140", brand="\0").decode().encode("utf-16-le")[:-2],
+        line(brand="x" * 70_000),
+    ],
+)
+def test_a_line_without_a_readable_id_is_about_every_number_in_it(broken: bytes) -> None:
+    assert 541312140 in people_of(broken, LAYOUT, EVENTS)
+
+
+def test_the_bytes_of_any_line_can_be_searched() -> None:
+    assert people_of(b"", LAYOUT, EVENTS) == set()
+    assert people_of(bytes(range(256)), LAYOUT, EVENTS)
 
 
 # Header and lines -------------------------------------------------------------------------------------------------

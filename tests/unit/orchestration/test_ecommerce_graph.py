@@ -118,7 +118,7 @@ def test_every_step_is_tried_three_times_again_from_five_minutes_on(job: dg.JobD
 
 
 def test_it_runs_every_night_at_two(repository: dg.RepositoryDefinition) -> None:
-    (schedule,) = repository.schedule_defs
+    schedule = repository.get_schedule_def("ecommerce_nightly")
     assert schedule.job_name == "ecommerce"
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 2 * * *", "UTC")
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
