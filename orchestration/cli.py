@@ -99,6 +99,15 @@ def status() -> None:
 
 
 @cli.command()
+def roles() -> None:
+    """Apply the rights of the roles anew, whatever was granted by hand, and show them."""
+    from orchestration.summary import print_rights
+    from warehouse.bootstrap import apply_rights
+
+    print_rights(corrections=apply_rights())
+
+
+@cli.command()
 @click.option("--role", default="owner", show_default=True, help="Log in as this role.")
 @click.argument("statement")
 def sql(role: str, statement: str) -> None:

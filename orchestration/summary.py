@@ -271,6 +271,21 @@ def print_status() -> None:
     )
 
 
+def print_rights(corrections: list[str]) -> None:
+    """Print which role may do what, and below it the statements that were needed to make it so."""
+    _print_table(
+        ("role", "schema", "tables", "may"),
+        _query(
+            "owner",
+            "select role, schema, tables, array_to_string(verbs, ', ') from audit.rights"
+            " order by array_position(%s, role), schema, tables",
+            list(settings.ROLES),
+        ),
+    )
+    for statement in corrections:
+        _console().print(f"corrected: {statement}", soft_wrap=True, markup=False)
+
+
 def _query(role: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
     with connect(role) as connection:
         return connection.execute(statement, values or None).fetchall()

@@ -16,6 +16,8 @@ from warehouse.settings import ROLES
 
 SQL_DIRECTORY = Path(__file__).parent / "sql"
 APPLICATION_NAME = "agora:owner"
+# what says who may do what; takes no lock on a table
+RIGHTS = ("01_roles.sql", "90_rights.sql")
 
 
 def ensure_up(listen: tuple[str, int] | None = None) -> ConnectionParameters:
@@ -39,6 +41,22 @@ def restore_passwords() -> None:
     owner = parameters_of_running("owner")
     with open_connection(owner, APPLICATION_NAME) as connection:
         _set_passwords(connection, role_passwords(owner))
+
+
+def apply_rights() -> list[str]:
+    """Give the roles what the matrix says and nothing else, although nothing changed here: somebody has by hand.
+
+    Returns:
+        The grants and revokes that this took; none if every schema and table was as the matrix says.
+    """
+    owner = ensure_up()
+    with open_connection(owner, APPLICATION_NAME) as connection:
+        _lock(connection)
+        for name in RIGHTS:
+            cursor = _apply(connection, name, (SQL_DIRECTORY / name).read_bytes())
+        _set_passwords(connection, role_passwords(owner))
+    *_, taken = cursor.results()
+    return [statement for (statement,) in taken]
 
 
 def parameters_of_running(role: str, listen: tuple[str, int] | None = None) -> ConnectionParameters:
@@ -66,10 +84,7 @@ def _apply_if_changed(connection: psycopg.Connection, passwords: dict[str, str])
     fingerprint = _fingerprint(statements, passwords)
     if _applied_fingerprint(connection) == fingerprint:
         return
-    # an index waits for whoever writes to its table: rather fail than hang
-    connection.execute("set local lock_timeout = '60s'")
-    # one after the other: catalogue rows do not bear concurrent grants
-    connection.execute("select pg_advisory_xact_lock(hashtext('agora bootstrap'))")
+    _lock(connection)
     if _applied_fingerprint(connection) == fingerprint:
         return
     for name, content in statements.items():
@@ -77,6 +92,13 @@ def _apply_if_changed(connection: psycopg.Connection, passwords: dict[str, str])
     _set_passwords(connection, passwords)
     connection.execute("delete from audit.applied_sql")
     connection.execute("insert into audit.applied_sql (fingerprint) values (%s)", [fingerprint])
+
+
+def _lock(connection: psycopg.Connection) -> None:
+    # an index waits for whoever writes to its table: rather fail than hang
+    connection.execute("set local lock_timeout = '60s'")
+    # one after the other: catalogue rows do not bear concurrent grants
+    connection.execute("select pg_advisory_xact_lock(hashtext('agora bootstrap'))")
 
 
 def _fingerprint(statements: dict[str, bytes], passwords: dict[str, str]) -> str:
@@ -98,9 +120,9 @@ def _applied_fingerprint(connection: psycopg.Connection) -> str | None:
     return row[0] if row else None
 
 
-def _apply(connection: psycopg.Connection, name: str, content: bytes) -> None:
+def _apply(connection: psycopg.Connection, name: str, content: bytes) -> psycopg.Cursor:
     try:
-        connection.execute(content)
+        return connection.execute(content)
     except psycopg.errors.InsufficientPrivilege as error:
         raise _not_allowed(connection, f"{error.diag.message_primary} in {name}") from None
     except psycopg.Error as error:

@@ -83,7 +83,8 @@ def open_connection(
             user=parameters.user,
             password=parameters.password,
             application_name=application_name,
-            options="-c TimeZone=UTC -c DateStyle=ISO",
+            # no schema named like the user: dbt could make one, with functions that the owner then runs unawares
+            options="-c TimeZone=UTC -c DateStyle=ISO -c search_path=public",
             client_encoding="utf8",
             connect_timeout=int(os.environ.get("PGCONNECT_TIMEOUT") or CONNECT_SECONDS),
             autocommit=True,

@@ -1,4 +1,4 @@
-"""The warehouse on real servers: starting and dying, who may do what, applying twice, somebody else's server."""
+"""The warehouse on real servers: starting and dying, logging in, applying twice, somebody else's server."""
 
 import io
 import json
@@ -377,107 +377,7 @@ def test_chosen_password_is_applied_and_can_be_changed(
         log_in(parameters("bi_reader"), password=password).close()
 
 
-# Who may do what
-
-REFUSED = {
-    "bi_reader": [
-        "select 1 from raw_ecommerce.events",
-        "select 1 from audit.loads",
-        "select 1 from quarantine.rows",
-        "select 1 from ml_ecommerce.customer_segments",
-        "select 1 from staging.anything",
-        "select 1 from intermediate.anything",
-        "create table ecommerce.mine (n integer)",
-        "create table public.mine (n integer)",
-        "create schema mine",
-        "create temporary table mine (n integer)",
-        "insert into audit.publications (domain, generation) values ('d', '1')",
-        "select audit.publish('ecommerce', '1', '{}')",
-    ],
-    "loader": [
-        "select 1 from raw_ecommerce.events",
-        "delete from raw_ecommerce.events",
-        "update raw_ecommerce.events set price = 0",
-        "truncate raw_ecommerce.events",
-        "select 1 from quarantine.rows",
-        "delete from audit.loads",
-        "select 1 from ml_ecommerce.customer_segments",
-        "create table raw_ecommerce.mine (n integer)",
-    ],
-    "ml": [
-        "select 1 from raw_ecommerce.events",
-        "select 1 from audit.loads",
-        "select 1 from quarantine.rows",
-        "select 1 from staging.anything",
-        "select 1 from ecommerce.anything",
-        "create table ml_ecommerce.mine (n integer)",
-        "create schema mine",
-        "create temporary table mine (n integer)",
-    ],
-    "transformer": [
-        "insert into raw_ecommerce.users (user_id, hmac_remainder) values (1, '')",
-        "delete from raw_ecommerce.events",
-        "select 1 from raw_ecommerce.users",
-        "select 1 from quarantine.rows",
-        "insert into ml_ecommerce.customer_segments_runs (run_id) values ('r')",
-        "update audit.loads set status = 'loaded'",
-    ],
-    "steward": [
-        "update raw_ecommerce.events set price = 0",
-        "create schema mine",
-        "create table raw_ecommerce.mine (n integer)",
-    ],
-}
-
-GRANTED = {
-    "bi_reader": ["select count(*) from ecommerce.shown"],
-    "loader": [
-        "create temporary table mine (n integer)",
-        "insert into audit.loads (source, file_name, status, started_at) values ('s', 'f', 'started', now()) "
-        "returning load_id",
-        "update audit.loads set status = 'failed'",
-    ],
-    "ml": ["delete from ml_ecommerce.customer_segments", "truncate ml_ecommerce.customer_segments"],
-    "transformer": [
-        "create schema mine",
-        "create table staging.mine (n integer)",
-        "create table ecommerce.mine (n integer)",
-        "create temporary table mine (n integer)",
-        "select count(*) from raw_ecommerce.events",
-        "select count(*) from ml_ecommerce.customer_segments",
-    ],
-    "steward": ["delete from raw_ecommerce.events", "delete from quarantine.rows", "select count(*) from audit.loads"],
-}
-
-
-@pytest.mark.parametrize(("role", "statement"), [(role, one) for role, many in REFUSED.items() for one in many])
-def test_role_is_refused(warehouse: Path, role: str, statement: str) -> None:
-    with connect("transformer") as connection:
-        connection.execute("create table if not exists staging.anything (n integer)")
-        connection.execute("create table if not exists intermediate.anything (n integer)")
-        connection.execute("create table if not exists ecommerce.anything (n integer)")
-    with connect(role) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
-        # a reader can switch this off: it is a convenience, not the protection
-        connection.execute("set transaction read write")
-        connection.execute(statement.encode())
-
-
-@pytest.mark.parametrize(("role", "statement"), [(role, one) for role, many in GRANTED.items() for one in many])
-def test_role_may(warehouse: Path, role: str, statement: str) -> None:
-    with connect("transformer") as connection:
-        connection.execute("create table if not exists ecommerce.shown (n integer)")
-        connection.execute("grant select on ecommerce.shown to bi_reader")
-    with connect(role) as connection:
-        assert connection.execute("select session_user, current_user").fetchone() == (role, role)
-        connection.execute(statement.encode())
-        connection.rollback()
-
-
-def test_readers_reach_no_other_database(make_warehouse: Callable[[], Path]) -> None:
-    make_warehouse()
-    for database in ("postgres", "template1"):
-        with pytest.raises(UserError, match="permission denied for database"):
-            connect("bi_reader", database=database)
+# Logging in; what each role may then do: test_rights.py
 
 
 def test_unknown_role_is_a_sentence(warehouse: Path) -> None:
@@ -489,6 +389,18 @@ def test_session_is_named_and_in_utc(warehouse: Path) -> None:
     with connect("ml") as connection:
         row = connection.execute("select current_setting('application_name'), current_setting('timezone')").fetchone()
     assert row == ("agora:ml", "UTC")
+
+
+def test_the_owner_runs_no_function_that_dbt_could_have_planted(warehouse: Path) -> None:
+    owner = parameters().user
+    with connect("transformer") as connection:
+        connection.execute(f"create schema {owner}")
+        connection.execute(f"create function {owner}.planted() returns integer language sql as 'select 1'")
+    with connect() as connection, pytest.raises(psycopg.errors.UndefinedFunction):
+        connection.execute("select planted()")
+    with connect() as connection:
+        assert connection.execute(f"select {owner}.planted()").fetchone() == (1,)
+        connection.execute(f"drop schema {owner} cascade")
 
 
 def test_dbt_environment_is_a_login(warehouse: Path) -> None:

@@ -16,12 +16,16 @@ grant transformer to current_user;
 
 do $database$
 begin
-    execute format('revoke all on database %I from public', current_database());
+    execute format(
+        'revoke all on database %I from public, loader, transformer, ml, bi_reader, steward', current_database()
+    );
     execute format(
         'grant connect on database %I to loader, transformer, ml, bi_reader, steward', current_database()
     );
     -- temporary tables: the door's delivered ids, dbt's incremental models, replayed rows
     execute format('grant temporary on database %I to loader, transformer, steward', current_database());
+    -- whoever logs in as a role may change its settings, here with precedence over those below
+    execute format('alter role bi_reader in database %I reset all', current_database());
     -- a generation of marts is built in a schema of its own
     execute format('grant create on database %I to transformer', current_database());
 end

@@ -105,19 +105,3 @@ create table if not exists audit.publications (
 );
 comment on table audit.publications is
 'One row per generation of marts that readers were given.';
-
-grant select, insert on audit.loads, audit.keys to loader, steward;
-grant update (
-    sha256, period, key_id, rows_read, rows_landed, rows_quarantined, rows_suppressed, seconds, status, error, finished_at
-) on audit.loads to loader, steward;
-grant insert on audit.load_slices to loader, steward;
-grant select, insert, update, delete on audit.load_slices to steward;
-grant select, update (rows_landed) on audit.load_slices to steward;
-grant update (raw_purged_at, purged_at) on audit.loads to steward;
-grant select, insert on audit.suppressions to loader, steward;
-grant select, insert on audit.erasures to steward;
-grant select on audit.publications to steward;
-grant select, insert, update, delete on audit.built_loads, audit.stale_users to steward;
-grant select on audit.loads, audit.load_slices to transformer;
-grant select, insert, delete on audit.built_loads, audit.stale_users to transformer;
-grant select, insert on audit.publications to transformer;

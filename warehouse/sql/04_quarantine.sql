@@ -9,6 +9,3 @@ create table if not exists quarantine.rows (
 );
 comment on table quarantine.rows is
 'One row per line the door turned away. The payload is encrypted with a key outside the database; detail holds no value.';
-
-grant insert on quarantine.rows to loader;
-grant select, insert, delete on quarantine.rows to steward;

@@ -4,6 +4,7 @@ create or replace function audit.publish(published_domain text, next_generation 
 returns void
 language plpgsql
 set client_min_messages = warning
+set search_path = pg_catalog, pg_temp
 as $publish$
 declare
     next_schema constant text := published_domain || '_next_' || next_generation;
@@ -61,6 +62,7 @@ begin
         execute format('alter table %I.%I set schema %I', next_schema, table_name, published_domain);
         perform audit.watch_reads(published_domain, table_name);
     end loop;
+    perform audit.grant_rights(published_domain);
     execute format('drop schema %I', next_schema);
     insert into audit.publications (domain, generation) values (published_domain, next_generation);
 end

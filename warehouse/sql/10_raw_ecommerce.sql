@@ -29,9 +29,3 @@ create table if not exists raw_ecommerce.users (
 );
 comment on table raw_ecommerce.users is
 'One row per pseudonym ever landed, with the other 24 bytes of its HMAC: two people on one pseudonym are noticed.';
-
-grant insert on raw_ecommerce.events to loader;
-grant select, insert on raw_ecommerce.users to loader, steward;
-grant select, insert, delete on raw_ecommerce.events to steward;
-grant delete on raw_ecommerce.users to steward;
-grant select on raw_ecommerce.events to transformer;

@@ -33,13 +33,3 @@ create table if not exists ml_ecommerce.customer_segments (
 );
 comment on table ml_ecommerce.customer_segments is
 'One row per user: the segment the last fit put them in. Replaced as a whole by each fit.';
-
-grant select, insert, delete, truncate on ml_ecommerce.customer_segments to ml;
-grant select, insert on ml_ecommerce.customer_segments_runs to ml;
-grant delete on ml_ecommerce.customer_segments to steward;
-grant update (erased_user_count) on ml_ecommerce.customer_segments_runs to steward;
--- whatever dbt makes, wherever: a person is erased from all of it
-alter default privileges for role transformer grant select, delete on tables to steward;
-alter default privileges for role transformer grant usage on schemas to steward;
-grant usage on schema staging, intermediate, ecommerce to steward;
-grant select on all tables in schema ml_ecommerce to transformer, steward;

@@ -1,4 +1,5 @@
-{{ config(materialized='view', grants={'select': ['ml']}) }}
+-- made anew by each build: the rights of ml are given in the same transaction
+{{ config(materialized='view', post_hook="select audit.grant_rights('{{ this.schema }}')") }}
 
 with user_totals as (
 
