@@ -5,6 +5,8 @@ PYTHON ?= python3
 # uv from PATH, else one of our own in .uv (made below)
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
+# modules side by side, each with servers of its own
+TWO_AT_A_TIME := -n 2 --dist loadfile
 DEMO_USERS ?= 10000
 DEMO_EVENTS ?= 300000
 
@@ -49,8 +51,8 @@ test-unit: install ## Tests that need no server
 	$(BIN)/python -m pytest tests/unit -q
 
 test-integration: install ## Tests on a real Postgres: once on the socket, once over TCP with role passwords
-	$(BIN)/python -m pytest tests/integration -q --transport=socket
-	$(BIN)/python -m pytest tests/integration -q --transport=tcp
+	$(BIN)/python -m pytest tests/integration -q --transport=socket $(TWO_AT_A_TIME)
+	$(BIN)/python -m pytest tests/integration -q --transport=tcp $(TWO_AT_A_TIME)
 
 bench-%: install ## Run a benchmark: prints a table, writes benchmarks/results/WHAT.json
 	$(BIN)/python benchmarks/$(subst -,_,$*).py

@@ -33,6 +33,19 @@ def pytest_configure() -> None:
             del os.environ[name]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Over TCP only what uses the `warehouse` fixture is repeated, but for modules marked `once`."""
+    if config.getoption("--transport") != "tcp":
+        return
+    repeated = [
+        item
+        for item in items
+        if "warehouse" in getattr(item, "fixturenames", ()) and item.get_closest_marker("once") is None
+    ]
+    config.hook.pytest_deselected(items=[item for item in items if item not in repeated])
+    items[:] = repeated
+
+
 @pytest.fixture
 def make_warehouse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Path]]:
     """Make fresh homes with a started server, AGORA_HOME pointing to the latest; all are destroyed after the test."""

@@ -19,6 +19,8 @@ from support import CHECKOUT, KEY, agora, execute, finish, rows_of, start, write
 from orchestration.project import DBT_SETTINGS
 from warehouse.connections import dbt_environment
 
+pytestmark = pytest.mark.once
+
 Node: TypeAlias = dict[str, Any]
 
 PRODUCTION_SCHEMAS = ("raw_ecommerce", "ml_ecommerce", "staging", "intermediate", "ecommerce")

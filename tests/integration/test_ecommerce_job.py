@@ -41,6 +41,8 @@ from support import (
 from warehouse.connections import connect
 from warehouse.copy import read_frame
 
+pytestmark = pytest.mark.once
+
 SEED, USERS, EVENTS, MONTHS = 604118, 400, 8000, 2
 FIVE_SEGMENTS = {"Top Spender", "Loyal Customer", "Heavy Cart User", "Window Shopper", "Occasional Spender"}
 MARTS = {

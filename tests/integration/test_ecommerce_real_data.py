@@ -17,7 +17,10 @@ from warehouse.copy import read_frame
 DATA = CHECKOUT.parent / "shared" / "data"
 SAMPLE = DATA / "rees46" / "2019-Oct.sample.csv"
 
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"the real data is not here: {DATA}")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not DATA.exists(), reason=f"the real data is not here: {DATA}"),
+]
 
 
 @pytest.fixture(scope="module")

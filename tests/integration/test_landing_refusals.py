@@ -22,7 +22,7 @@ NOVEMBER = OCTOBER.replace("2019-10-05", "2019-11-05")
 BLURRED = OCTOBER.replace("541312140", "5.41E+08")
 CUT_BY_COMMA = OCTOBER.replace("2103807459595387724", "2,10381E+18")
 
-pytestmark = pytest.mark.usefixtures("empty_warehouse")
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("empty_warehouse")]
 
 
 @pytest.fixture

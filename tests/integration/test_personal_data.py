@@ -17,6 +17,8 @@ from governance.classification import ClassifiedTable, classified_tables
 from orchestration.project import DBT_PROJECT, manifest
 from warehouse.connections import connect
 
+pytestmark = pytest.mark.once
+
 Tables: TypeAlias = dict[tuple[str, str], ClassifiedTable]
 Columns: TypeAlias = dict[tuple[str, str], set[str]]
 

@@ -17,6 +17,8 @@ from support import KEY, agora, execute, rows_of
 
 from warehouse.connections import connect
 
+pytestmark = pytest.mark.once
+
 K, RATIO = 20, 0.5
 TABLE_COUNT = 400
 VALUES = ("item_count", "cents")
