@@ -7,6 +7,7 @@ many people's rows is computed anew by the next run; the receipt says when that 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress as suppress_error
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -17,10 +18,12 @@ from governance.people import (
     QuarantinedLine,
     Table,
     quarantined_lines_about,
+    refuse_closed_tables,
     rows_held,
     sources_of,
     tables_about_people,
 )
+from ingestion.audit import LoadError
 from ingestion.keys import Key, delivered_ids, open_key, pseudonym_of
 from ingestion.landing import lock_build, lock_source
 from ingestion.suppression import suppress
@@ -63,7 +66,9 @@ def erase(domain: str, lines: Iterable[str], *, on_notice: Callable[[str], None]
         on_notice: told what is waited for.
 
     Raises:
-        UserError: no id was given, an id is no whole number, or a key is missing or another; nothing was removed.
+        UserError: no id was given, an id is no whole number, a key is missing or another, or rows may be where the
+            steward may not delete; nothing was removed.
+        LoadError: a table kept rows; nothing was removed.
     """
     person_ids = sorted({person_id for _, person_id in delivered_ids(lines)})
     if not person_ids:
@@ -82,22 +87,29 @@ def sweep(domain: str) -> None:
         tables = tables_about_people(connection, domain)
     with connect("owner", autocommit=True) as connection:
         for table in (*(table.identifier for table in tables), sql.Identifier("quarantine", "rows")):
-            connection.execute(sql.SQL("vacuum (analyze, skip_locked) {}").format(table))
+            # a table may have been replaced meanwhile
+            with suppress_error(psycopg.errors.UndefinedTable):
+                connection.execute(sql.SQL("vacuum (analyze, skip_locked) {}").format(table))
 
 
 def _erase(connection: psycopg.Connection, domain: str, person_ids: list[int], key: Key) -> Erasure:
     person_of = {pseudonym_of(key.secret, person_id)[0]: person_id for person_id in person_ids}
+    refuse_closed_tables(connection, domain)
     tables = tables_about_people(connection, domain)
     held: dict[int, Counter[str]] = defaultdict(Counter)
+    held_by_table: Counter[str] = Counter()
     for user_id, counts in rows_held(connection, tables, list(person_of)).items():
         held[person_of[user_id]].update(counts)
+        held_by_table.update(counts)
     models = {
         person_of[user_id]: _mark_models(connection, domain, first_landed_at)
         for user_id, first_landed_at in _first_landed_at(connection, tables, list(person_of)).items()
     }
     removed = _Removed(connection, domain)
     for table in tables:
-        removed.from_table(table, list(person_of))
+        # a policy can hide rows from a deletion, and says nothing
+        if removed.from_table(table, list(person_of)) != held_by_table[str(table)]:
+            raise LoadError(f"not all rows could be deleted from {table}: nobody was erased")
     for line in list(quarantined_lines_about(connection, domain, set(person_ids))):
         removed.from_quarantine(line)
         for person_id in line.people:
@@ -125,10 +137,8 @@ class _Removed:
         self._landed: Counter[tuple[int, date]] = Counter()
         self._quarantined: Counter[int] = Counter()
 
-    def from_table(self, table: Table, user_ids: list[int]) -> None:
-        statement = sql.SQL("delete from {} where {} = any(%s)").format(
-            table.identifier, sql.Identifier(table.subject_key)
-        )
+    def from_table(self, table: Table, user_ids: list[int]) -> int:
+        statement = sql.SQL("delete from {} where {} = any(%s)").format(table.identifier, table.key)
         time_column = self._time_of_raw.get((table.schema, table.name))
         is_kept = table.schema in BUILT_SCHEMAS and {"_load_id", "event_date"} <= table.columns
         if time_column:
@@ -136,15 +146,17 @@ class _Removed:
         elif is_kept:
             day = sql.Identifier("event_date")
         else:
-            self._connection.execute(statement, (user_ids,))
-            return
+            return self._connection.execute(statement, (user_ids,)).rowcount
         counted = sql.SQL(
             "with removed as ({} returning _load_id, {} as day) "
             "select _load_id, day, count(*) from removed group by _load_id, day"
         ).format(statement, day)
+        row_count = 0
         for load_id, removed_day, count in self._connection.execute(counted, (user_ids,)):
+            row_count += count
             if time_column or load_id in self._purged_from_raw:
                 self._landed[load_id, removed_day] += count
+        return row_count
 
     def from_quarantine(self, line: QuarantinedLine) -> None:
         self._connection.execute(
@@ -184,11 +196,11 @@ def _first_landed_at(
         if "_load_id" not in table.columns:
             continue
         statement = sql.SQL(
-            "select rows.{key}, min(loads.finished_at) from {table} as rows "
-            "inner join audit.loads as loads on rows._load_id = loads.load_id where rows.{key} = any(%s) group by 1"
-        ).format(key=sql.Identifier(table.subject_key), table=table.identifier)
+            "select {key}, min(loads.finished_at) from {table} as rows "
+            "inner join audit.loads as loads on rows._load_id = loads.load_id where {key} = any(%s) group by 1"
+        ).format(key=table.key, table=table.identifier)
         for user_id, landed_at in connection.execute(statement, (user_ids,)):
-            first[user_id] = min(landed_at, first.get(user_id, landed_at))
+            first[int(user_id)] = min(landed_at, first.get(user_id, landed_at))
     return first
 
 

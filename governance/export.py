@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from governance.classification import ClassifiedTable
-from governance.people import quarantined_lines_about, sources_of, tables_about_people
+from governance.people import quarantined_lines_about, refuse_closed_tables, sources_of, tables_about_people
 from ingestion.keys import delivered_ids, open_key, pseudonym_of
 from warehouse.connections import connect
 from warehouse.errors import UserError
@@ -28,7 +28,8 @@ def export(domain: str, lines: Iterable[str], classified: Iterable[ClassifiedTab
         classified: what the tags say of the tables.
 
     Raises:
-        UserError: not exactly one id was given, it is no whole number, or a key is missing or another.
+        UserError: not exactly one id was given, it is no whole number, a key is missing or another, or rows may be
+            where the steward may not read.
     """
     sources_of(domain)
     person_ids = {person_id for _, person_id in delivered_ids(lines)}
@@ -39,6 +40,7 @@ def export(domain: str, lines: Iterable[str], classified: Iterable[ClassifiedTab
         connection.execute("set transaction isolation level repeatable read")
         key = open_key(connection, domain, may_generate=False)
         user_id, _ = pseudonym_of(key.secret, person_id)
+        refuse_closed_tables(connection, domain)
         tables = _rows_by_table(connection, domain, user_id)
         in_quarantine = list(quarantined_lines_about(connection, domain, person_ids))
         return {
@@ -72,7 +74,7 @@ def _rows_by_table(connection: psycopg.Connection, domain: str, user_id: int) ->
     rows_by_table = {}
     for table in sorted(tables_about_people(connection, domain), key=str):
         statement = sql.SQL("select row_to_json(rows)::text from {} as rows where {} = %s order by 1").format(
-            table.identifier, sql.Identifier(table.subject_key)
+            table.identifier, table.key
         )
         rows = [json.loads(text) for (text,) in connection.execute(statement, (user_id,))]
         if rows:

@@ -24,11 +24,20 @@ class Table:
     schema: str
     name: str
     subject_key: str
+    key_type: str
     columns: frozenset[str]
 
     @property
     def identifier(self) -> sql.Identifier:
         return sql.Identifier(self.schema, self.name)
+
+    @property
+    def key(self) -> sql.Composable:
+        """The subject key as bigint; null where a hand-made table has something else there."""
+        column = sql.Identifier(self.subject_key)
+        if self.key_type == "bigint":
+            return column
+        return sql.SQL("case when {0}::text ~ '^-?[0-9]{{1,19}}$' then {0}::text::numeric end").format(column)
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -56,25 +65,11 @@ def sources_of(domain: str) -> list[Source]:
 
 
 def tables_about_people(connection: psycopg.Connection, domain: str) -> list[Table]:
-    """Every ordinary or partitioned table with the domain's subject key, those that refer to others first."""
-    subject_keys = sorted({source.person for source in sources_of(domain)})
-    rows = connection.execute(
-        """
-        select classes.oid, namespaces.nspname, classes.relname, keys.attname, array_agg(columns.attname)
-        from pg_class as classes
-        inner join pg_namespace as namespaces on classes.relnamespace = namespaces.oid
-        inner join pg_attribute as keys on classes.oid = keys.attrelid
-        inner join pg_attribute as columns on classes.oid = columns.attrelid
-        where classes.relkind in ('r', 'p') and not classes.relispartition
-            and keys.attname = any(%s) and keys.atttypid = 'bigint'::regtype
-            and columns.attnum > 0 and not columns.attisdropped
-            and namespaces.nspname !~ '^pg_' and namespaces.nspname <> 'information_schema'
-        group by classes.oid, namespaces.nspname, classes.relname, keys.attname
-        order by namespaces.nspname, classes.relname
-        """,
-        (subject_keys,),
-    ).fetchall()
-    tables = {oid: Table(schema, name, key, frozenset(columns)) for oid, schema, name, key, columns in rows}
+    """Every table with the domain's subject key that the steward, who asks, may read and delete from.
+
+    Those that refer to others come first.
+    """
+    tables = {oid: table for oid, table, is_open in _tables_with_subject_key(connection, domain) if is_open}
     referring: dict[int, set[int]] = {oid: set() for oid in tables}
     for child, parent in connection.execute(
         "select conrelid, confrelid from pg_constraint where contype = 'f' and conrelid <> confrelid"
@@ -84,17 +79,58 @@ def tables_about_people(connection: psycopg.Connection, domain: str) -> list[Tab
     return [tables[oid] for oid in TopologicalSorter(referring).static_order()]
 
 
+def refuse_closed_tables(connection: psycopg.Connection, domain: str) -> None:
+    """See that no table with the domain's subject key is closed to the steward: nobody is forgotten by halves.
+
+    Raises:
+        UserError: there is one, or a materialised view, whose rows nobody can delete; somebody made it by hand.
+    """
+    closed = [str(table) for _, table, is_open in _tables_with_subject_key(connection, domain) if not is_open]
+    if closed:
+        names = ", ".join(closed)
+        raise UserError(f"Rows about people may be in {names}, which the steward may not delete from: drop it first.")
+
+
+def _tables_with_subject_key(connection: psycopg.Connection, domain: str) -> list[tuple[int, Table, bool]]:
+    subject_keys = sorted({source.person for source in sources_of(domain)})
+    rows = connection.execute(
+        """
+        select
+            classes.oid, namespaces.nspname, classes.relname, keys.attname, keys.atttypid::regtype::text,
+            classes.relkind <> 'm'
+            and has_schema_privilege(namespaces.oid, 'usage')
+            and has_table_privilege(classes.oid, 'select') and has_table_privilege(classes.oid, 'delete'),
+            array_agg(columns.attname)
+        from pg_class as classes
+        inner join pg_namespace as namespaces on classes.relnamespace = namespaces.oid
+        inner join pg_attribute as keys on classes.oid = keys.attrelid
+        inner join pg_attribute as columns on classes.oid = columns.attrelid
+        where classes.relkind in ('r', 'p', 'm') and not classes.relispartition and classes.relpersistence <> 't'
+            and keys.attname = any(%s) and not keys.attisdropped
+            and columns.attnum > 0 and not columns.attisdropped
+            and namespaces.nspname !~ '^pg_' and namespaces.nspname <> 'information_schema'
+        group by classes.oid, namespaces.oid, keys.attname, keys.atttypid
+        order by namespaces.nspname, classes.relname
+        """,
+        (subject_keys,),
+    ).fetchall()
+    return [
+        (oid, Table(schema, name, key, key_type, frozenset(columns)), is_open)
+        for oid, schema, name, key, key_type, is_open, columns in rows
+    ]
+
+
 def rows_held(
     connection: psycopg.Connection, tables: Iterable[Table], user_ids: list[int]
 ) -> dict[int, dict[str, int]]:
     """How many rows each table holds about each of these pseudonyms; tables and people without any are left out."""
     held: dict[int, dict[str, int]] = defaultdict(dict)
     for table in tables:
-        statement = sql.SQL("select {key}, count(*) from {table} where {key} = any(%s) group by {key}").format(
-            key=sql.Identifier(table.subject_key), table=table.identifier
+        statement = sql.SQL("select {key}, count(*) from {table} where {key} = any(%s) group by 1").format(
+            key=table.key, table=table.identifier
         )
         for user_id, count in connection.execute(statement, (user_ids,)):
-            held[user_id][str(table)] = count
+            held[int(user_id)][str(table)] = count
     return dict(held)
 
 

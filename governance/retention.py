@@ -151,7 +151,7 @@ def _purge_users(connection: psycopg.Connection, source: Source, tables: list[Ta
             table=table.identifier, key=sql.Identifier(source.person)
         )
         for table in tables
-        if "_load_id" in table.columns
+        if "_load_id" in table.columns and table.key_type == "bigint"
     ]
     statement = sql.SQL("delete from {} as users where {}").format(
         sql.Identifier(*source.users_table), sql.SQL(" and ").join(keeping)

@@ -74,7 +74,7 @@ class Door:
     period: Period
     pseudonyms: Mapping[bytes, bytes]
     appended: bytes
-    is_suppressed: Callable[[Iterable[int]], bool] = lambda person_ids: False
+    is_suppressed: Callable[[Iterable[int]], bool] | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -108,7 +108,7 @@ class Door:
                         days.append(day)
                     else:
                         suppressed.append(number)
-                elif self.is_suppressed(people_of(line, self.layout, self.source)):
+                elif self.is_suppressed and self.is_suppressed(people_of(line, self.layout, self.source)):
                     suppressed.append(number)
                 else:
                     rejected.append(RejectedLine(number, checked, line[: LONGEST_LINE_BYTES + 1]))

@@ -38,8 +38,9 @@ class Landing:
     def __init__(self, connection: psycopg.Connection, source: Source, load_id: int, file_name: str, key: Key) -> None:
         self._connection = connection
         self._source = source
-        self._suppressions = suppressions(connection, source.domain)
-        self._pseudonyms = Pseudonyms(key, self._suppressions.holds)
+        suppressed = suppressions(connection, source.domain)
+        self._pseudonyms = Pseudonyms(key, suppressed.holds)
+        self._is_suppressed = suppressed.holds_any if suppressed.entries else None
         quoted_name = '"' + file_name.replace('"', '""') + '"'
         self._appended = f",{load_id},{quoted_name},{now():%Y-%m-%d %H:%M:%S.%f}+00\n".encode()
         self._rows_checked = 0
@@ -49,7 +50,7 @@ class Landing:
 
     def door(self, layout: Layout, period: Period) -> Door:
         """The door that makes rows of this load."""
-        return Door(self._source, layout, period, self._pseudonyms, self._appended, self._suppressions.holds_any)
+        return Door(self._source, layout, period, self._pseudonyms, self._appended, self._is_suppressed)
 
     def land(
         self,

@@ -417,7 +417,7 @@ def rgpd_erase(domain: str) -> None:
         who = "this person" if erasure.unknown_count == 1 else f"{erasure.unknown_count} people"
         click.echo(f"Nothing is held on {who}: there is nothing to erase.")
     if erasure.receipts:
-        print_receipts(domain, len(erasure.receipts))
+        print_receipts(domain, [receipt.receipt_id for receipt in erasure.receipts])
     if outcome:
         _end_if_failed(
             outcome,
@@ -448,7 +448,7 @@ def rgpd_receipts(domain: str) -> None:
     """List the receipts of erasures in DOMAIN, latest first. They say nothing of who was erased."""
     from orchestration.summary import print_receipts
 
-    print_receipts(domain, None)
+    print_receipts(domain)
 
 
 @rgpd.command("register")

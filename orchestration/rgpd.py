@@ -1,6 +1,6 @@
 """What the RGPD sets going: removal at once, then the run that rebuilds and publishes without what was removed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -53,8 +53,8 @@ def purge_and_publish(as_of: datetime, *, on_step: Callable[[str], None]) -> Run
     return outcome
 
 
-def receipts(domain: str, limit: int | None = None) -> list[StoredReceipt]:
-    """The receipts of a domain, latest first."""
+def receipts(domain: str, receipt_ids: Sequence[str] | None = None) -> list[StoredReceipt]:
+    """The receipts of a domain, latest first; only these if some are named."""
     with connect("steward") as connection:
         rows = connection.execute(
             """
@@ -67,11 +67,10 @@ def receipts(domain: str, limit: int | None = None) -> list[StoredReceipt]:
                 (select sum(value::bigint) from jsonb_each_text(rows_by_table)),
                 models_marked
             from audit.erasures as erasures
-            where domain = %(domain)s
-            order by erased_at desc
-            limit %(limit)s
+            where domain = %(domain)s and (%(ids)s::text [] is null or receipt_id::text = any(%(ids)s))
+            order by erased_at desc, receipt_id
             """,
-            {"domain": domain, "limit": limit},
+            {"domain": domain, "ids": receipt_ids},
         ).fetchall()
     return [StoredReceipt(*row) for row in rows]
 

@@ -7,6 +7,7 @@ import csv
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -157,11 +158,11 @@ def print_quarantine(load_id: int | None) -> None:
     _print_table(("load", "file", "rows", "first line", "reason", "detail"), rows)
 
 
-def print_receipts(domain: str, limit: int | None) -> None:
-    """Print receipts of erasures, latest first."""
+def print_receipts(domain: str, receipt_ids: Sequence[str] | None = None) -> None:
+    """Print receipts of erasures, latest first; all of the domain if none are named."""
     from orchestration.rgpd import receipts
 
-    stored = receipts(domain, limit)
+    stored = receipts(domain, receipt_ids)
     if not stored:
         _console().print(f"Nobody was erased from {domain}.")
         return

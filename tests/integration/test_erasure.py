@@ -204,6 +204,8 @@ def before(shop: Shop) -> Before:
         connection.execute(
             "create table ecommerce_next_20000101000000000000.dim_users as select * from ecommerce.dim_users"
         )
+        # made by hand, the key of another type
+        connection.execute('create table staging."Old ""Users""" as select user_id::numeric from ecommerce.dim_users')
     exported = json.loads(agora("rgpd", "export", "ecommerce", stdin=shop.erased[0]))
     return Before(one("select sum(rows_suppressed) from audit.loads"), exported)
 
@@ -292,6 +294,21 @@ def test_bad_requests_are_told_in_one_sentence(before: Before, shop: Shop) -> No
     assert "The key for quarantine is not the one" in said
     assert one("select count(*) from audit.suppressions") == 0
     assert one("select count(*) from raw_ecommerce.users where user_id = %s", shop.user_ids[shop.erased[0]]) == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create table public.copy as select * from ecommerce.dim_users",
+        "create materialized view public.copy as select * from ecommerce.dim_users",
+    ],
+)
+def test_copies_that_cannot_be_erased_are_named_and_nothing_is_done(before: Before, shop: Shop, statement: str) -> None:
+    execute(statement)
+    said = agora("rgpd", "erase", "ecommerce", stdin=shop.erased[0], expect=2)
+    assert "Rows about people may be in public.copy, which the steward may not delete from: drop it first." in said
+    assert one("select count(*) from audit.suppressions") == 0
+    execute(statement.split(" as ")[0].replace("create", "drop"))
 
 
 def test_an_erasure_killed_midway_has_done_nothing(before: Before, shop: Shop) -> None:
