@@ -25,7 +25,7 @@ NOT_BUILT = "not built yet"
 
 ROLES = {
     "loader": "lands files",
-    "steward": "replaces and undoes loads, opens quarantine",
+    "steward": "replaces and undoes loads, opens quarantine, erases, exports and purges",
     "transformer": "dbt: builds every model",
     "ml": "fits the segments",
     "bi_reader": "BI tools and the people who use them, whom the controller names",
