@@ -30,14 +30,16 @@ REFUSED = re.compile(
 )
 REFUSED_USER = re.compile(r'(?:^password authentication failed for|^[^"]*"[^"]*",) user "([^"]*)"')
 
-# steps of a statement that is counted when it runs, and statements that read nothing. A cursor reads when it is fetched
-# from: its table is named then
+# steps of a statement that is counted when it runs: what they name, it reads. A cursor reads when it is fetched from
+PLANNING = frozenset(("PARSE", "BIND", "DECLARE CURSOR"))
+FETCHING = frozenset(("FETCH", "MOVE"))
+# statements that read nothing
 SILENT = frozenset(
     (
-        *("", "PARSE", "BIND", "PREPARE", "DEALLOCATE", "DEALLOCATE ALL"),
+        *("", "PREPARE", "DEALLOCATE", "DEALLOCATE ALL"),
         *("BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"),
         *("SET", "RESET", "SHOW", "DISCARD", "DISCARD ALL"),
-        *("DECLARE CURSOR", "FETCH", "MOVE", "CLOSE CURSOR", "CLOSE CURSOR ALL"),
+        *("CLOSE CURSOR", "CLOSE CURSOR ALL"),
     )
 )
 # times in the log are cut to the millisecond: a statement may seem to begin a little after it read
@@ -121,6 +123,13 @@ class _Session:
     role: str = UNKNOWN
     tables: set[str] = field(default_factory=set)
     reading_since: datetime | None = None
+    # the marts were named by a step before the one that reads
+    is_planned: bool = False
+    latest: datetime = datetime.min.replace(tzinfo=UTC)
+
+    def forget(self) -> None:
+        """Begin a new statement."""
+        self.tables, self.reading_since, self.is_planned = set(), None, False
 
 
 def parsed(lines: Iterable[str]) -> Iterator[AccessRecord]:
@@ -154,13 +163,19 @@ def parsed(lines: Iterable[str]) -> Iterator[AccessRecord]:
 
 def _ended(session: _Session, at: datetime, command: str, seconds: float) -> Iterator[AccessRecord]:
     began = at - timedelta(seconds=seconds)
-    if session.reading_since and session.reading_since < began - SLACK:
+    is_of_another = session.reading_since and session.reading_since < began - SLACK and not session.is_planned
+    if is_of_another or command in SILENT:
         # read by a statement before this one, which failed: no line tells its end
         yield from _unfinished(session)
-    if command in SILENT and not session.tables:
+    if command in PLANNING:
+        session.is_planned = True
+    if command in PLANNING or command in SILENT or (command in FETCHING and not session.tables):
         return
-    tables, session.tables, session.reading_since = tuple(sorted(session.tables)), set(), None
-    yield AccessRecord(began, session.role, session.host, command.lower(), tables, seconds)
+    tables = tuple(sorted(session.tables))
+    session.forget()
+    # times in the log are cut to the millisecond: one statement must not seem to begin before another
+    session.latest = max(began, session.latest)
+    yield AccessRecord(session.latest, session.role, session.host, command.lower(), tables, seconds)
 
 
 def _unfinished(session: _Session) -> Iterator[AccessRecord]:
@@ -168,7 +183,7 @@ def _unfinished(session: _Session) -> Iterator[AccessRecord]:
         yield AccessRecord(
             session.reading_since, session.role, session.host, "unfinished", tuple(sorted(session.tables))
         )
-    session.tables, session.reading_since = set(), None
+    session.forget()
 
 
 def _refused_role(session: _Session, message: str) -> str:

@@ -117,7 +117,19 @@ def test_cursors_copies_subqueries_and_several_statements_at_once(reader: psycop
         ("select", (ORDERS, USERS)),
         ("select", (ORDERS, USERS)),
         ("explain", (USERS,)),
+        ("explain", (USERS,)),
     ]
+
+
+def test_a_read_that_finds_nothing_is_told(reader: psycopg.Connection) -> None:
+    reader.execute("set enable_seqscan = off")
+    for _ in range(2):
+        assert reader.execute("select 1 from shop.users where user_id = -1").fetchall() == []
+        assert reader.execute("select 1 from shop.orders where user_id = %s", (-1,), prepare=True).fetchall() == []
+    with reader.transaction(), reader.cursor(name="in_the_server") as cursor:
+        cursor.execute("select * from shop.users where user_id = -1")
+        assert cursor.fetchall() == []
+    assert told(reads()) == [*[("select", (USERS,)), ("select", (ORDERS,))] * 2, ("fetch", (USERS,))]
 
 
 def test_names_in_comments_and_strings_are_no_reads(reader: psycopg.Connection) -> None:
@@ -133,7 +145,7 @@ def test_parallel_plans_and_statistics_are_kept_and_told_once(reader: psycopg.Co
     # of 20,000 rows a sixth, as statistics know; without them a third would be assumed
     (row,) = reader.execute("explain (format json) select * from shop.users where spent_eur < 476").fetchone() or ()
     assert 3000 < row[0]["Plan"]["Plan Rows"] < 3700 or 3000 < row[0]["Plan"]["Plans"][-1]["Plan Rows"] * 2 < 3700
-    assert told(reads()) == [("select", (USERS,))]
+    assert told(reads()) == [("explain", (USERS,)), ("select", (USERS,)), ("explain", (USERS,))]
 
 
 def test_next_generation_is_told_as_well(reader: psycopg.Connection) -> None:

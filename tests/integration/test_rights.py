@@ -206,6 +206,7 @@ def test_sequences_functions_database_and_attributes() -> None:
         ("transformer", "ecommerce.planted"),
         # policies of published tables call it as whoever reads
         *((role, "audit.note_read") for role in ROLES),
+        *((role, "audit.note_planned") for role in ROLES),
     }
     assert set(
         rows_of(

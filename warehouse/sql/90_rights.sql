@@ -331,6 +331,7 @@ begin
             and has_function_privilege('public', pg_proc.oid, 'execute')
             -- a policy calls it as whoever reads
             and pg_proc.oid is distinct from to_regprocedure('audit.note_read(text, text)')
+            and pg_proc.oid is distinct from to_regprocedure('audit.note_planned(text, text)')
         order by pg_proc.oid::regprocedure::text
     loop
         execute statement;
