@@ -15,6 +15,7 @@ from warehouse.errors import UserError
 
 KEPT_DAYS = 365
 UNKNOWN = "unknown"
+BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 # the fields of log_line_prefix, then level and message; the text below them begins with a tab and is none of ours
 LINE = re.compile(
@@ -125,7 +126,7 @@ class _Session:
     reading_since: datetime | None = None
     # the marts were named by a step before the one that reads
     is_planned: bool = False
-    latest: datetime = datetime.min.replace(tzinfo=UTC)
+    latest: datetime = BEGINNING
 
     def forget(self) -> None:
         """Begin a new statement."""

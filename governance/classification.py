@@ -26,7 +26,7 @@ PII_KINDS: Mapping[str, str] = {
     "encrypted": "encrypted lines as delivered",
 }
 # what a folder or a source must say of its personal tables, beside their subject key
-TERMS = ("data_subjects", "purpose", "legal_basis", "retention")
+TERMS = ("data_subjects", "data_categories", "purpose", "legal_basis", "retention")
 
 _KINDS_OF_TABLES = ("model", "seed", "snapshot", "source")
 _DOMAIN_SCHEMAS = ("raw", "ml")
@@ -47,6 +47,7 @@ class ClassifiedTable:
     holds: Holds
     subject_key: str | None
     data_subjects: str | None
+    data_categories: str | None
     purpose: str | None
     legal_basis: str | None
     retention: str | None
@@ -98,6 +99,7 @@ def _classified(node: Mapping[str, Any]) -> ClassifiedTable:
         holds=_holds(node),
         subject_key=terms.get("subject_key"),
         data_subjects=terms.get("data_subjects"),
+        data_categories=terms.get("data_categories"),
         purpose=terms.get("purpose"),
         legal_basis=terms.get("legal_basis"),
         retention=terms.get("retention"),

@@ -115,7 +115,8 @@ def _erase(connection: psycopg.Connection, domain: str, person_ids: list[int], k
         for person_id in line.people:
             held[person_id][QUARANTINE_ROWS] += 1
     removed.settle()
-    suppress(connection, domain, sorted(held))
+    if held:
+        suppress(connection, domain, sorted(held))
     receipts = [
         _write_receipt(connection, domain, dict(counts), models.get(person_id, []))
         for person_id, counts in sorted(held.items())
@@ -216,7 +217,10 @@ def _mark_models(connection: psycopg.Connection, domain: str, first_landed_at: d
         statement = sql.SQL(
             "update {} set erased_user_count = erased_user_count + 1 where created_at >= %s returning model_version"
         ).format(sql.Identifier(f"ml_{domain}", name))
-        marked += [f"{name} {version}" for (version,) in connection.execute(statement, (first_landed_at,))]
+        marked += [
+            f"{name.removesuffix('_runs')} {version}"
+            for (version,) in connection.execute(statement, (first_landed_at,))
+        ]
     return sorted(marked)
 
 

@@ -49,6 +49,7 @@ def export(domain: str, lines: Iterable[str], classified: Iterable[ClassifiedTab
             "user_id": user_id,
             "terms": {
                 str(table): {
+                    "description": table.description,
                     "purpose": table.purpose,
                     "legal_basis": table.legal_basis,
                     "retention": table.retention,

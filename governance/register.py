@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import psycopg
 
+from governance.access_log import KEPT_DAYS
 from governance.classification import PII_KINDS, ClassifiedTable
 
 Format: TypeAlias = Literal["markdown", "json"]
@@ -49,10 +50,23 @@ MEASURES = (
     "The copy of a file that is being landed has no name and vanishes with the process that reads it.",
     "Every table and column is classified; a test compares the tags with the database's own catalog.",
     "Who asked to be forgotten is kept out by a list of keyed hashes (HMAC-SHA-256 under a key of its own).",
-    "What is past its time is removed every night.",
+    "What is past its time is removed by a job: every night where Dagster runs, else whenever the controller "
+    "has it run (agora retention purge).",
     "Who logged in and read which published table is logged, without values or texts of statements; on a server that "
     "Agora did not start, as far as its settings allow it.",
     "Aggregates made to be passed on hide cells that stand for few people or mostly for one.",
+)
+# kept beside the tables; on a server that Agora did not start it is the server's, and the controller's to describe
+ACCESS_LOG = (
+    ("Purpose", "Security of processing: finding misuse (art. 32 GDPR)"),
+    ("Legal basis", "legitimate interests, art. 6(1)(f) GDPR (proposed; the controller decides)"),
+    ("Data subjects", "people who log in to the warehouse or use a tool that does"),
+    (
+        "Categories of data",
+        "time, role, host and, of statements, their kind, length the marts they read",
+    ),
+    ("Recipients", "whoever runs Agora on its machine; nobody by way of the database"),
+    ("Kept for", f"{KEPT_DAYS} days"),
 )
 MEASURES_OF_THE_CONTROLLER = (
     "encryption of disks and backups, and of connections over a network (PGSSLMODE)",
@@ -81,6 +95,7 @@ class Activity:
     purpose: str
     legal_bases: tuple[str, ...]
     data_subjects: tuple[str, ...]
+    data_categories: tuple[str, ...]
     tables: tuple[ClassifiedTable, ...]
 
     @property
@@ -137,6 +152,7 @@ def _activity(domain: str | None, purpose: str, tables: tuple[ClassifiedTable, .
         purpose=purpose,
         legal_bases=_distinct(table.legal_basis for table in tables),
         data_subjects=_distinct(table.data_subjects for table in tables),
+        data_categories=_distinct(table.data_categories for table in tables),
         tables=tables,
     )
 
@@ -193,6 +209,8 @@ def _as_markdown(
     ]
     for number, activity in enumerate(activities(tables), 1):
         lines += ["", f"### {number}. {activity.title}", "", *_markdown_activity(activity, readers)]
+    lines += ["", "### The access log", ""]
+    lines += [f"- **{term}:** {text}" for term, text in ACCESS_LOG]
     lines += ["", "## For all activities", ""]
     lines += [f"- **Recipients:** {OWNER}", f"- **Transfers to third countries:** {TRANSFERS}"]
     lines += ["", "## Security measures", "", "What Agora does:", ""]
@@ -218,9 +236,10 @@ def _markdown_activity(activity: Activity, readers: Readers) -> list[str]:
         f"- **Purpose:** {activity.purpose}",
         f"- **Legal basis:** {'; '.join(activity.legal_bases)}",
         f"- **Data subjects:** {'; '.join(activity.data_subjects)}",
+        f"- **Categories of data:** {'; '.join(activity.data_categories)}",
         f"- **Recipients:** {_recipients(activity, readers)}",
         "",
-        "Categories of data and time limits:",
+        "Tables and time limits:",
         "",
         *_markdown_table(
             ("table", "what a row is", "found by", "identifying columns", "others", "kept for", "read by"),
@@ -285,10 +304,12 @@ def _as_json(
                 "purpose": activity.purpose,
                 "legal_bases": activity.legal_bases,
                 "data_subjects": activity.data_subjects,
+                "data_categories": activity.data_categories,
                 "tables": [entry(table) for table in activity.tables],
             }
             for activity in activities(tables)
         ],
+        "access_log": dict(ACCESS_LOG),
         "roles": ROLES,
         "recipients_of_all_activities": OWNER,
         "transfers": TRANSFERS,

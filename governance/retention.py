@@ -43,8 +43,15 @@ class Purge:
     needs_run: bool
 
 
-def purge(domain: str, as_of: datetime, *, on_notice: Callable[[str], None]) -> Purge:
-    """Remove what is past its time on `as_of`, in one transaction; done again, it finds nothing."""
+def purge(domain: str, as_of: datetime, *, on_notice: Callable[[str], None], is_trial: bool = False) -> Purge:
+    """Remove what is past its time on `as_of`, in one transaction; done again, it finds nothing.
+
+    Args:
+        domain: whose rows.
+        as_of: the moment, UTC.
+        on_notice: told what is waited for.
+        is_trial: take it all back at the end.
+    """
     with connect("steward") as connection:
         domain_sources = sources_of(domain)
         for source in domain_sources:
@@ -60,7 +67,7 @@ def purge(domain: str, as_of: datetime, *, on_notice: Callable[[str], None]) -> 
             (as_of - timedelta(days=QUARANTINE_DAYS), [source.name for source in domain_sources]),
         ).rowcount
         tables = tables_about_people(connection, domain)
-        return Purge(
+        purged = Purge(
             domain,
             raw_loads=len(ready),
             raw_rows=raw_rows,
@@ -71,6 +78,9 @@ def purge(domain: str, as_of: datetime, *, on_notice: Callable[[str], None]) -> 
             loads_waiting=tuple(load_id for load_id, is_ready in due if not is_ready),
             needs_run=_has_built_rows_to_drop(connection, domain_sources),
         )
+        if is_trial:
+            connection.rollback()
+        return purged
 
 
 def domains() -> list[str]:

@@ -148,7 +148,8 @@ def delivered_ids(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
         UserError: an id is no whole number (told by its line, never by its value).
     """
     for line_number, line in enumerate(lines, 1):
-        raw_id = line.strip(BLANKS + "\r\n")
+        # a file from Windows may begin with a byte order mark
+        raw_id = line.removeprefix("\ufeff").strip(BLANKS + "\r\n")
         if not raw_id:
             continue
         person_id = whole_number(raw_id)

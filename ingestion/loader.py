@@ -39,6 +39,7 @@ from ingestion.landing import Landing
 from ingestion.quarantine import Seal, quarantine_lines, quarantined_lines
 from ingestion.source import Source, source_named
 from ingestion.spool import Spooled, spooled
+from ingestion.suppression import suppressions
 from warehouse.connections import connect
 from warehouse.errors import UserError
 from warehouse.settings import home, now
@@ -154,6 +155,8 @@ def load(
     with connect("loader", autocommit=True) as connection:
         key = open_key(connection, source.domain, may_generate=True)
         seal = Seal(open_key(connection, QUARANTINE, may_generate=True))
+        # its key is asked for before anything is tried; each load reads the list anew
+        suppressions(connection, source.domain)
     results = [_load_file(source, delivery, key, seal, force, tell) for delivery in to_land]
     refusals = [result.message for result in results if result.status == "failed"]
     if refusals:

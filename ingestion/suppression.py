@@ -55,9 +55,10 @@ def suppress(connection: psycopg.Connection, domain: str, person_ids: Iterable[i
     key = open_key(connection, SUPPRESSION, may_generate=True)
     with connection.cursor() as cursor:
         cursor.executemany(
-            "insert into audit.suppressions (domain, suppression_id, suppressed_at) values (%s, %s, %s) "
+            "insert into audit.suppressions (domain, suppression_id, suppressed_on) values (%s, %s, %s) "
             "on conflict do nothing",
-            [(domain, _suppression_id(key, domain, person_id), now()) for person_id in person_ids],
+            # the day alone: to the second, an entry would lead to the receipt of its erasure
+            [(domain, _suppression_id(key, domain, person_id), now().date()) for person_id in person_ids],
         )
 
 

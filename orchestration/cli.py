@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -305,8 +306,9 @@ def pseudonym(domain: str) -> None:
     """Read delivered ids on stdin, one a line; print raw_id,user_id. Needs the key; Agora keeps no such table."""
     from ingestion.keys import pseudonyms
 
+    rows = pseudonyms(domain, (line.rstrip("\r\n") for line in sys.stdin))
     click.echo("raw_id,user_id")
-    for raw_id, user_id in pseudonyms(domain, (line.rstrip("\r\n") for line in sys.stdin)):
+    for raw_id, user_id in rows:
         click.echo(f"{raw_id},{user_id}")
 
 
@@ -316,20 +318,25 @@ def pseudonym(domain: str) -> None:
 @click.option("--table", metavar="MART", help="Only what read this mart, e.g. ecommerce.dim_users.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, latest first.")
 @click.option("--csv", "is_csv", is_flag=True, help="Print CSV, with times in full.")
-def access_log(role: str | None, since: str | None, table: str | None, limit: int, is_csv: bool) -> None:
-    """Show who logged in and who read which mart when; never a value."""
+@click.option("--all", "is_all", is_flag=True, help="Everybody, Agora's own machinery too.")
+def access_log(role: str | None, since: str | None, table: str | None, limit: int, is_csv: bool, is_all: bool) -> None:
+    """Show who logged in and who read which mart when; never a value.
+
+    Without --role, --table and --all, what Agora's own machinery does is left out: its owner, loader, transformer, ml.
+    """
     from orchestration.summary import print_access_log
 
     if role not in (None, "owner", "unknown", *settings.ROLES):
         raise UserError(f"There is no role {role}: choose owner, {', '.join(settings.ROLES)}.")
-    print_access_log(_moment(since) if since else None, role, table, limit, is_csv=is_csv)
+    moment = _moment("--since", since) if since else None
+    print_access_log(moment, role, table, limit, is_csv=is_csv, is_all=is_all)
 
 
-def _moment(text: str) -> datetime:
+def _moment(option: str, text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise UserError(f"--since {text} is no date: write for instance --since 2026-01-31.") from None
+        raise UserError(f"{option} {text} is no date: write for instance {option} 2026-01-31.") from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
@@ -402,16 +409,21 @@ def rgpd() -> None:
 def rgpd_erase(domain: str) -> None:
     """Erase people from DOMAIN for good. Reads their delivered ids on standard input, one a line.
 
+    \b
+      echo 512475445 | agora rgpd erase ecommerce
+
     Their rows go from raw, quarantine, staging, intermediate, ML results and marts, and no load lets them in again.
-    What was computed from them and others is computed anew and published. Each person's removal leaves a receipt.
+    What was computed from them and others is computed anew and published, which takes as long as a run. Each person's
+    removal leaves a receipt. It cannot be undone. People of whom nothing is held are not put on the list.
     """
+    lines = list(_standard_input())
     with _steps() as on_step:
-        on_step("removing rows")
+        on_step("looking for rows about them")
         from orchestration.rgpd import erase_and_publish
         from orchestration.summary import print_receipts
 
         erasure, outcome = erase_and_publish(
-            domain, _standard_input(), on_notice=lambda text: click.echo(text, err=True), on_step=on_step
+            domain, lines, on_notice=lambda text: click.echo(text, err=True), on_step=on_step
         )
     if erasure.unknown_count:
         who = "this person" if erasure.unknown_count == 1 else f"{erasure.unknown_count} people"
@@ -429,7 +441,11 @@ def rgpd_erase(domain: str) -> None:
 @rgpd.command("export")
 @click.argument("domain", type=click.Choice(DOMAINS))
 def rgpd_export(domain: str) -> None:
-    """Print all that DOMAIN holds on one person as JSON. Reads the delivered id on standard input."""
+    """Print all that DOMAIN holds on one person as JSON. Reads the delivered id on standard input.
+
+    \b
+      echo 512475445 | agora rgpd export ecommerce > export.json
+    """
     import json
 
     from governance.classification import classified_tables
@@ -455,7 +471,7 @@ def rgpd_receipts(domain: str) -> None:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write; the screen by default.")
 @click.option("--format", "output", type=click.Choice(("markdown", "json")), default="markdown", show_default=True)
 def rgpd_register(out: Path | None, output: "Format") -> None:
-    """Write the register of processing activities (art. 30) from the tags in the dbt project."""
+    """Write the register of processing activities that article 30 asks for, from the tags in the dbt project."""
     from governance.classification import classified_tables
     from governance.register import controller_from_environment, readers_in, register
     from orchestration.project import manifest
@@ -489,17 +505,24 @@ def retention() -> None:
 
 
 @retention.command("purge")
-@click.option(
-    "--as-of",
-    type=click.DateTime(["%Y-%m-%d"]),
-    help="Remove what is past its time on this day (UTC) [default: today].",
-)
-def retention_purge(as_of: datetime | None) -> None:
-    """Remove what is past its time: raw after 90 days, what was built of it after 24 months, quarantine after 30 days.
+@click.option("--as-of", metavar="DATE", help="Remove what is past its time on this day (UTC), e.g. 2027-03-01. [now]")
+@click.option("--dry-run", is_flag=True, help="Only count; nothing is removed.")
+def retention_purge(as_of: str | None, dry_run: bool) -> None:
+    """Remove for good what is past its time.
 
-    Counted from the landing of each load. The schedule retention_nightly does the same every night.
+    Raw rows go after 90 days, what was built of them after 24 months, quarantined lines after 30 days, counted from
+    the landing of each load. The schedule retention_nightly does the same every night while `agora ui` is up. A day
+    to come removes today what would be due then.
     """
-    moment = as_of.replace(tzinfo=UTC) if as_of else settings.now()
+    moment = _moment("--as-of", as_of) if as_of else settings.now()
+    if dry_run:
+        from governance.retention import domains, purge
+        from orchestration.summary import print_purges
+
+        trials = {domain: purge(domain, moment, on_notice=click.echo, is_trial=True) for domain in domains()}
+        click.echo("Nothing is removed; this is what would be:")
+        print_purges({domain: asdict(trial) | {"as_of": moment.isoformat()} for domain, trial in trials.items()})
+        return
     with _steps() as on_step:
         on_step("starting Dagster")
         from orchestration.rgpd import purge_and_publish

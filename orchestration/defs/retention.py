@@ -22,7 +22,8 @@ def purge_expired(context: dg.OpExecutionContext, config: Expiry) -> None:
     for purge in purges:
         for load_id in purge.loads_waiting:
             context.log.warning("load %s is past its time but not built yet: its raw rows stay until it is", load_id)
-    lines = access_log.forget_before(as_of - timedelta(days=access_log.KEPT_DAYS))
+    # kept by the clock that wrote it, whatever day the purge is for
+    lines = access_log.forget_before(datetime.now(UTC) - timedelta(days=access_log.KEPT_DAYS))
     context.log.info("%s lines of the access log were past their time", lines)
     context.add_output_metadata(
         {purge.domain: dg.MetadataValue.json(asdict(purge) | {"as_of": as_of.isoformat()}) for purge in purges}
@@ -31,7 +32,7 @@ def purge_expired(context: dg.OpExecutionContext, config: Expiry) -> None:
 
 @dg.job(
     name="retention",
-    description="Remove raw rows, quarantined lines, built rows and predictions that are past their time.",
+    description="Remove raw rows, quarantined lines, built rows, predictions and access log that are past their time.",
     executor_def=dg.in_process_executor,
     hooks={report_failure},
     op_retry_policy=dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIAL),
@@ -43,6 +44,7 @@ def retention_job() -> None:
 # before the nightly builds, which drop the built rows of loads that are past their time
 nightly = dg.ScheduleDefinition(
     name="retention_nightly",
+    description="Every night, before the domains are built: what is past its time goes.",
     job=retention_job,
     cron_schedule="0 1 * * *",
     execution_timezone="UTC",

@@ -277,6 +277,7 @@ def test_an_unknown_person_changes_nothing(before: Before, shop: Shop) -> None:
     assert "1234567890123" not in said
     assert one("select count(*) from audit.suppressions") == 0
     assert one("select count(*) from audit.erasures") == 0
+    assert one("select count(*) from audit.keys where domain = 'suppression'") == 0
 
 
 def test_bad_requests_are_told_in_one_sentence(before: Before, shop: Shop) -> None:
@@ -417,7 +418,7 @@ def test_each_has_a_receipt_that_does_not_say_who(after: After, shop: Shop) -> N
     assert len(receipts) == ERASED
     assert "raw_ecommerce.events" in receipts[0][0]
     marked = Counter(version for _, versions in receipts for version in versions)
-    assert marked["customer_segments_runs v1.0.1"] == ERASED
+    assert marked["customer_segments v1.0.1"] == ERASED
     ((erased, refitted),) = rows_of(
         "select max(erased_user_count) filter (where model_version = 'v1.0.1'),"
         " max(erased_user_count) filter (where model_version = 'v1.0.2') from ml_ecommerce.customer_segments_runs"

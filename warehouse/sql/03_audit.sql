@@ -80,7 +80,7 @@ comment on table audit.stale_users is
 create table if not exists audit.suppressions (
     domain text not null,
     suppression_id bytea not null,
-    suppressed_at timestamptz not null,
+    suppressed_on date not null,
     primary key (domain, suppression_id)
 );
 comment on table audit.suppressions is

@@ -14,6 +14,7 @@ Node: TypeAlias = dict[str, Any]
 TERMS = {
     "subject_key": "user_id",
     "data_subjects": "customers",
+    "data_categories": "purchases",
     "purpose": "analytics",
     "legal_basis": "legitimate interests",
     "retention": "24 months",
@@ -120,7 +121,9 @@ def test_every_table_that_nobody_classified_is_named_in_one_sentence(tmp_path: P
     )
 
 
-@pytest.mark.parametrize("term", ["data_subjects", "purpose", "legal_basis", "retention", "subject_key"])
+@pytest.mark.parametrize(
+    "term", ["data_subjects", "data_categories", "purpose", "legal_basis", "retention", "subject_key"]
+)
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_a_personal_table_lacks_no_term(tmp_path: Path, term: str, nothing: str | None) -> None:
     said = refused(tmp_path, model(holds="personal", privacy={**TERMS, term: nothing}))
