@@ -6,7 +6,7 @@ many people's rows is computed anew by the next run; the receipt says when that 
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress as suppress_error
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -22,6 +22,7 @@ from governance.people import (
     rows_held,
     sources_of,
     tables_about_people,
+    without_values,
 )
 from ingestion.audit import LoadError
 from ingestion.keys import Key, delivered_ids, open_key, pseudonym_of
@@ -73,7 +74,7 @@ def erase(domain: str, lines: Iterable[str], *, on_notice: Callable[[str], None]
     person_ids = sorted({person_id for _, person_id in delivered_ids(lines)})
     if not person_ids:
         raise UserError("No id was given: write the delivered id on standard input, one a line.")
-    with connect("steward") as connection:
+    with without_values("the erasure"), connect("steward") as connection:
         for source in sources_of(domain):
             # neither a load nor a build may write what is removed here
             lock_build(connection, source, on_notice)
@@ -102,17 +103,21 @@ def _erase(connection: psycopg.Connection, domain: str, person_ids: list[int], k
         held[person_of[user_id]].update(counts)
         held_by_table.update(counts)
     models = {
-        person_of[user_id]: _mark_models(connection, domain, first_landed_at)
-        for user_id, first_landed_at in _first_landed_at(connection, tables, list(person_of)).items()
+        person_of[user_id]: versions
+        for user_id, versions in _mark_models(connection, domain, _first_landed_at(connection, domain, person_of))
     }
     removed = _Removed(connection, domain)
     for table in tables:
         # a policy can hide rows from a deletion, and says nothing
         if removed.from_table(table, list(person_of)) != held_by_table[str(table)]:
             raise LoadError(f"not all rows could be deleted from {table}: nobody was erased")
-    for line in list(quarantined_lines_about(connection, domain, set(person_ids))):
-        removed.from_quarantine(line)
-        for person_id in line.people:
+    lines = list(quarantined_lines_about(connection, domain, set(person_ids)))
+    # a number in a broken line alone makes nobody known: it may be a price
+    known = set(held).union(*(line.people for line in lines if line.is_certain))
+    for line in lines:
+        if not line.people.isdisjoint(known):
+            removed.from_quarantine(line)
+        for person_id in line.people & known:
             held[person_id][QUARANTINE_ROWS] += 1
     removed.settle()
     if held:
@@ -127,7 +132,8 @@ def _erase(connection: psycopg.Connection, domain: str, person_ids: list[int], k
 class _Removed:
     """Removes rows and keeps the audit true: what was landed or quarantined is suppressed now.
 
-    Landed rows are counted per load and day, where they lie in raw or, once raw is purged, where dbt keeps them.
+    Landed rows are counted per load and day, where they lie in raw or, once raw is purged, in the models that keep them
+    all between them: those that note which loads they have taken in. A line is counted once, wherever it is.
     """
 
     def __init__(self, connection: psycopg.Connection, domain: str) -> None:
@@ -135,28 +141,27 @@ class _Removed:
         self._time_of_raw = {source.raw_table: source.time for source in sources_of(domain)}
         rows = connection.execute("select load_id from audit.loads where raw_purged_at is not null").fetchall()
         self._purged_from_raw = {load_id for (load_id,) in rows}
-        self._landed: Counter[tuple[int, date]] = Counter()
+        built = connection.execute("select distinct model from audit.built_loads").fetchall()
+        self._keepers = {model for (model,) in built if model.split(".")[0] in BUILT_SCHEMAS}
+        self._landed: set[tuple[int, int, date]] = set()
         self._quarantined: Counter[int] = Counter()
 
     def from_table(self, table: Table, user_ids: list[int]) -> int:
         statement = sql.SQL("delete from {} where {} = any(%s)").format(table.identifier, table.key)
         time_column = self._time_of_raw.get((table.schema, table.name))
-        is_kept = table.schema in BUILT_SCHEMAS and {"_load_id", "event_date"} <= table.columns
+        is_kept = str(table) in self._keepers and {"_load_id", "_row_number", "event_date"} <= table.columns
         if time_column:
             day: sql.Composable = sql.SQL("cast({} at time zone 'UTC' as date)").format(sql.Identifier(time_column))
         elif is_kept:
             day = sql.Identifier("event_date")
         else:
             return self._connection.execute(statement, (user_ids,)).rowcount
-        counted = sql.SQL(
-            "with removed as ({} returning _load_id, {} as day) "
-            "select _load_id, day, count(*) from removed group by _load_id, day"
-        ).format(statement, day)
+        returning = sql.SQL("{} returning _load_id, _row_number, {}").format(statement, day)
         row_count = 0
-        for load_id, removed_day, count in self._connection.execute(counted, (user_ids,)):
-            row_count += count
+        for load_id, row_number, removed_day in self._connection.execute(returning, (user_ids,)):
+            row_count += 1
             if time_column or load_id in self._purged_from_raw:
-                self._landed[load_id, removed_day] += count
+                self._landed.add((load_id, row_number, removed_day))
         return row_count
 
     def from_quarantine(self, line: QuarantinedLine) -> None:
@@ -168,7 +173,7 @@ class _Removed:
     def settle(self) -> None:
         landed: Counter[int] = Counter()
         with self._connection.cursor() as cursor:
-            for (load_id, day), count in self._landed.items():
+            for (load_id, day), count in Counter((load_id, day) for load_id, _, day in self._landed).items():
                 landed[load_id] += count
                 cursor.execute(
                     "update audit.load_slices set rows_landed = rows_landed - %s "
@@ -189,39 +194,48 @@ class _Removed:
                 )
 
 
-def _first_landed_at(
-    connection: psycopg.Connection, tables: Iterable[Table], user_ids: list[int]
-) -> dict[int, datetime]:
+def _first_landed_at(connection: psycopg.Connection, domain: str, user_ids: Iterable[int]) -> dict[int, datetime]:
     first: dict[int, datetime] = {}
-    for table in tables:
-        if "_load_id" not in table.columns:
-            continue
-        statement = sql.SQL(
-            "select {key}, min(loads.finished_at) from {table} as rows "
-            "inner join audit.loads as loads on rows._load_id = loads.load_id where {key} = any(%s) group by 1"
-        ).format(key=table.key, table=table.identifier)
-        for user_id, landed_at in connection.execute(statement, (user_ids,)):
-            first[int(user_id)] = min(landed_at, first.get(user_id, landed_at))
+    for source in sources_of(domain):
+        statement = sql.SQL("select user_id, first_landed_at from {} where user_id = any(%s)").format(
+            sql.Identifier(*source.users_table)
+        )
+        for user_id, landed_at in connection.execute(statement, (list(user_ids),)):
+            first[user_id] = min(landed_at, first.get(user_id, landed_at))
     return first
 
 
-def _mark_models(connection: psycopg.Connection, domain: str, first_landed_at: datetime) -> list[str]:
-    """Note that a person was erased on every model fitted since their first row landed; return those versions."""
-    marked: list[str] = []
-    runs = connection.execute(
-        "select table_name from information_schema.columns "
-        "where table_schema = %s and column_name = 'erased_user_count' order by table_name",
-        (f"ml_{domain}",),
-    ).fetchall()
-    for (name,) in runs:
-        statement = sql.SQL(
-            "update {} set erased_user_count = erased_user_count + 1 where created_at >= %s returning model_version"
-        ).format(sql.Identifier(f"ml_{domain}", name))
-        marked += [
-            f"{name.removesuffix('_runs')} {version}"
-            for (version,) in connection.execute(statement, (first_landed_at,))
-        ]
-    return sorted(marked)
+def _mark_models(
+    connection: psycopg.Connection, domain: str, first_landed_at: dict[int, datetime]
+) -> Iterator[tuple[int, list[str]]]:
+    """Note on every model fitted since a person first landed that they were erased; yield each with those versions."""
+    fitted = [
+        (name, version, created_at)
+        for (name,) in connection.execute(
+            "select table_name from information_schema.columns "
+            "where table_schema = %s and column_name = 'erased_user_count' order by table_name",
+            (f"ml_{domain}",),
+        ).fetchall()
+        for version, created_at in connection.execute(
+            sql.SQL("select model_version, created_at from {} order by created_at, model_version").format(
+                sql.Identifier(f"ml_{domain}", name)
+            )
+        ).fetchall()
+    ]
+    for name, version, created_at in fitted:
+        count = sum(landed_at <= created_at for landed_at in first_landed_at.values())
+        if count:
+            statement = sql.SQL("update {} set erased_user_count = erased_user_count + %s where model_version = %s")
+            connection.execute(statement.format(sql.Identifier(f"ml_{domain}", name)), (count, version))
+    for user_id, landed_at in first_landed_at.items():
+        yield (
+            user_id,
+            [
+                f"{name.removesuffix('_runs')} {version}"
+                for name, version, created_at in fitted
+                if landed_at <= created_at
+            ],
+        )
 
 
 def _write_receipt(

@@ -2,13 +2,20 @@
 
 import json
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from governance.classification import ClassifiedTable
-from governance.people import quarantined_lines_about, refuse_closed_tables, sources_of, tables_about_people
+from governance.people import (
+    quarantined_lines_about,
+    refuse_closed_tables,
+    sources_of,
+    tables_about_people,
+    without_values,
+)
 from ingestion.keys import delivered_ids, open_key, pseudonym_of
 from warehouse.connections import connect
 from warehouse.errors import UserError
@@ -36,7 +43,7 @@ def export(domain: str, lines: Iterable[str], classified: Iterable[ClassifiedTab
     if len(person_ids) != 1:
         raise UserError("Write the delivered id of one person on standard input: an export is about one.")
     (person_id,) = person_ids
-    with connect("steward") as connection:
+    with without_values("the export"), connect("steward") as connection:
         connection.execute("set transaction isolation level repeatable read")
         key = open_key(connection, domain, may_generate=False)
         user_id, _ = pseudonym_of(key.secret, person_id)
@@ -77,7 +84,12 @@ def _rows_by_table(connection: psycopg.Connection, domain: str, user_id: int) ->
         statement = sql.SQL("select row_to_json(rows)::text from {} as rows where {} = %s order by 1").format(
             table.identifier, table.key
         )
-        rows = [json.loads(text) for (text,) in connection.execute(statement, (user_id,))]
+        rows = [json.loads(text, parse_float=_exact) for (text,) in connection.execute(statement, (user_id,))]
         if rows:
             rows_by_table[str(table)] = rows
     return rows_by_table
+
+
+def _exact(text: str) -> float | str:
+    """A decimal number as JSON has it, or as text where a float would round it."""
+    return float(text) if Decimal(text) == Decimal(repr(float(text))) else text

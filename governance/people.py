@@ -4,12 +4,14 @@ and, sealed, in quarantine. The catalogue is asked, so that a table made yesterd
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
 import psycopg
 from psycopg import sql
 
+from ingestion.audit import LoadError
 from ingestion.door import people_of
 from ingestion.keys import QUARANTINE, open_key
 from ingestion.quarantine import Seal, quarantined_lines
@@ -53,6 +55,26 @@ class QuarantinedLine:
     people: frozenset[int]
     # its column of ids could be read: it is about this person and no other
     is_certain: bool
+
+
+@contextmanager
+def without_values(what: str) -> Iterator[None]:
+    """Turn what the database says into a sentence with names alone: its own words may quote a value.
+
+    Raises:
+        LoadError: the database stopped the block.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        place = ".".join(name for name in (error.diag.schema_name, error.diag.table_name) if name)
+        failure = LoadError(
+            f"{what}: the database stopped it ({type(error).__name__}, {error.sqlstate or 'no connection'}"
+            f"{', at ' + place if place else ''}); nothing was removed"
+        )
+    else:
+        return
+    raise failure
 
 
 def sources_of(domain: str) -> list[Source]:
@@ -99,7 +121,15 @@ def _tables_with_subject_key(connection: psycopg.Connection, domain: str) -> lis
             classes.oid, namespaces.nspname, classes.relname, keys.attname, keys.atttypid::regtype::text,
             classes.relkind <> 'm'
             and has_schema_privilege(namespaces.oid, 'usage')
-            and has_table_privilege(classes.oid, 'select') and has_table_privilege(classes.oid, 'delete'),
+            and has_table_privilege(classes.oid, 'select') and has_table_privilege(classes.oid, 'delete')
+            -- another's policy would hide rows without a word
+            and (
+                not row_security_active(classes.oid)
+                or exists (
+                    select from pg_policy
+                    where pg_policy.polrelid = classes.oid and pg_policy.polname = 'people_are_erased'
+                )
+            ),
             array_agg(columns.attname)
         from pg_class as classes
         inner join pg_namespace as namespaces on classes.relnamespace = namespaces.oid
@@ -155,6 +185,5 @@ def quarantined_lines_about(
             for layout, lines in quarantined_lines(connection, seal, source, load_id):
                 for number, line in lines:
                     people = people_of(line, layout, source)
-                    if not people.isdisjoint(person_ids):
-                        found = frozenset(people & person_ids)
-                        yield QuarantinedLine(load_id, number, line, found, is_certain=len(people) == 1)
+                    if not people.ids.isdisjoint(person_ids):
+                        yield QuarantinedLine(load_id, number, line, people.ids & person_ids, people.is_certain)

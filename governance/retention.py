@@ -5,22 +5,24 @@ left to the next run, which finds their loads past their time and drops them as 
 """
 
 from calendar import monthrange
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 from psycopg import sql
 
-from governance.people import Table, sources_of, tables_about_people
+from governance.people import Table, sources_of, tables_about_people, without_values
 from ingestion.landing import lock_build, lock_source
 from ingestion.source import Source, sources
 from warehouse.connections import connect
+from warehouse.errors import UserError
 from warehouse.settings import now
 
 RAW_DAYS = 90
 BUILT_MONTHS = 24
 QUARANTINE_DAYS = 30
+MOMENTS = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 PRODUCTION_MODELS = r"^(staging|intermediate)\."
 
 
@@ -43,20 +45,33 @@ class Purge:
     needs_run: bool
 
 
-def purge(domain: str, as_of: datetime, *, on_notice: Callable[[str], None], is_trial: bool = False) -> Purge:
+def purge(
+    domain: str,
+    as_of: datetime,
+    *,
+    models: Collection[str],
+    on_notice: Callable[[str], None],
+    is_trial: bool = False,
+) -> Purge:
     """Remove what is past its time on `as_of`, in one transaction; done again, it finds nothing.
 
     Args:
         domain: whose rows.
         as_of: the moment, UTC.
+        models: what dbt makes today, `schema.name`; others that once took loads in are waited for no more.
         on_notice: told what is waited for.
         is_trial: take it all back at the end.
     """
-    with connect("steward") as connection:
+    if not MOMENTS[0] <= as_of < MOMENTS[1]:
+        raise UserError(f"Nothing is purged as of {as_of:%Y-%m-%d}: give a day of this century.")
+    with without_values("the purge"), connect("steward") as connection:
         domain_sources = sources_of(domain)
         for source in domain_sources:
             lock_build(connection, source, on_notice)
             lock_source(connection, source, on_notice)
+        connection.execute(
+            "delete from audit.built_loads where model ~ %s and model <> all(%s)", (PRODUCTION_MODELS, list(models))
+        )
         built_loads = _end_loads(connection, domain_sources, _months_before(as_of, BUILT_MONTHS))
         due = _loads_due(connection, domain_sources, as_of - timedelta(days=RAW_DAYS))
         ready = [load_id for load_id, is_ready in due if is_ready]

@@ -7,17 +7,22 @@ ASCII, whose bytes go to COPY unchanged. No file, no database and no key is touc
 """
 
 import csv
+import decimal
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
-from ingestion.source import BLANKS, Column, Period, Rejection, Source, WholeNumber, is_scientific, whole_number
+from ingestion.source import Column, Period, Rejection, Source, WholeNumber, is_scientific, whole_number
 from warehouse.errors import UserError
 
 LONGEST_LINE_BYTES = 2**16
+# of a line without a readable id, no more is looked at: a row has nine
+MOST_FIELDS = 500
+LONGEST_NUMBER = 200
 OTHER_DELIMITERS = (";", "\t", "|", ":")
 DELIMITER_NAMES = {"\t": "a tab"}
 
@@ -35,18 +40,23 @@ class Header:
 
 @dataclass(frozen=True)
 class RejectedLine:
-    """A line that is turned away, with its physical line number (the header is line 1)."""
+    """A line that is turned away, with its physical line number (the header is line 1).
+
+    `is_suppressed`: it may be about somebody who asked to be forgotten, and must not be kept.
+    """
 
     line_number: int
     rejection: Rejection
     line: bytes
+    is_suppressed: bool = False
 
 
 @dataclass(frozen=True)
 class Checked:
     """What became of a batch of lines: CSV for COPY, how many rows it holds and on which UTC days, and the rest.
 
-    `suppressed` are the numbers of lines about people who asked to be forgotten: neither landed nor kept.
+    `suppressed` are the numbers of good lines about people who asked to be forgotten. They do not land; nor is a line
+    kept that is turned away and may be about one of them.
 
     The CSV's columns are the header's, in the order of the file, the person's id replaced; then the line number; then
     whatever the caller appends to every row.
@@ -108,11 +118,14 @@ class Door:
                         days.append(day)
                     else:
                         suppressed.append(number)
-                elif self.is_suppressed and self.is_suppressed(people_of(line, self.layout, self.source)):
-                    suppressed.append(number)
                 else:
-                    rejected.append(RejectedLine(number, checked, line[: LONGEST_LINE_BYTES + 1]))
+                    rejected.append(self._rejected(number, checked, line))
         return Checked(b"".join(good), len(good), Counter(days), rejected, suppressed, bytes_done)
+
+    def _rejected(self, number: int, rejection: Rejection, line: bytes) -> RejectedLine:
+        line = line[: LONGEST_LINE_BYTES + 1]
+        is_suppressed = self.is_suppressed and self.is_suppressed(people_of(line, self.layout, self.source).ids)
+        return RejectedLine(number, rejection, b"" if is_suppressed else line, bool(is_suppressed))
 
     @cached_property
     def _plain_match(self) -> Callable[[bytes], re.Match[bytes] | None]:
@@ -163,21 +176,45 @@ def check_line(line: bytes, layout: Layout, period: Period) -> tuple[str | None,
     return tuple(values)
 
 
-def people_of(line: bytes, layout: Layout, source: Source) -> set[int]:
-    """The ids of the people whom a line, broken as it may be, may be about.
+@dataclass(frozen=True)
+class People:
+    """The ids of those whom a line is about (one, `is_certain`), or may be about."""
 
-    The id in its column if one can be read there; else every number the line holds, for columns may be swapped.
+    ids: frozenset[int]
+    is_certain: bool
+
+
+def people_of(line: bytes, layout: Layout, source: Source) -> People:
+    """Say whom a line, broken as it may be, is about.
+
+    The id in its column, however a spreadsheet has written it. Where there is none, every field of the line that is a
+    number may be the id, for columns may be missing or swapped; and so may digits within the column of ids.
     """
     # UTF-16 read as bytes has a NUL beside every digit
-    text = line.replace(b"\0", b"").decode("utf-8", errors="replace")
+    text = unicodedata.normalize("NFKC", line.replace(b"\0", b"").decode("utf-8", errors="replace"))
     fields = split_fields(text)
+    digits: list[str] = []
     if fields is not None and len(fields) == len(layout):
-        names = [column.name if column else None for column in layout]
-        person_id = whole_number(fields[names.index(source.person)].strip(BLANKS))
+        field = fields[[column.name if column else None for column in layout].index(source.person)]
+        person_id = id_meant(field)
         if person_id is not None:
-            return {person_id}
-    numbers = [int(digits) for digits in re.findall(r"[0-9]{1,40}", _with_ascii_digits(text))]
-    return {signed for number in numbers for signed in (number, -number)}
+            return People(frozenset((person_id,)), is_certain=True)
+        digits = re.findall(r"[0-9]{1,40}", field)
+    pieces = re.split(r"[,;\t|\"]", text, maxsplit=MOST_FIELDS)[:MOST_FIELDS]
+    ids = (id_meant(piece) for piece in (*pieces, *digits))
+    return People(frozenset(person_id for person_id in ids if person_id is not None), is_certain=False)
+
+
+def id_meant(text: str) -> int | None:
+    """The 64-bit whole number that a text stands for, with separators or in scientific notation as well; or None."""
+    text = re.sub(r"(?<=[0-9])[\s'’_.,](?=[0-9]{3}(?![0-9]))", "", text.strip())
+    if len(text) > LONGEST_NUMBER or not re.fullmatch(r"[+-]?[0-9]+(?:[.,][0-9]*)?(?:[eE][+-]?[0-9]{1,3})?", text):
+        return None
+    number = decimal.Decimal(text.replace(",", "."))
+    # beyond it, the number is not one of 64 bits
+    if number.adjusted() > 18 or number != number.to_integral_value():
+        return None
+    return whole_number(str(int(number)))
 
 
 def plain_pattern(source: Source, layout: Layout, period: Period) -> re.Pattern[bytes] | None:
@@ -232,7 +269,7 @@ def understand_header(line: bytes, source: Source, file_name: str) -> Header:
             f"{','.join(by_name)}."
         )
     layout = tuple(by_name.get(name) for name in names)
-    return Header(layout, tuple(name[:40] or "(unnamed)" for name in names if name not in by_name))
+    return Header(layout, tuple(_shown(name) for name in names if name not in by_name))
 
 
 def lines_of(blocks: Iterable[tuple[bytes, int]]) -> Iterator[tuple[list[bytes], int]]:
@@ -274,8 +311,10 @@ def check_batches(door: Door, batches: Iterable[tuple[list[bytes], int]], first_
         number += len(lines)
 
 
-def _with_ascii_digits(text: str) -> str:
-    return re.sub(r"\d", lambda digit: str(int(digit[0])), text)
+def _shown(name: str) -> str:
+    # a first line of data would be shown as if its values were names
+    is_plain = re.fullmatch(r"[^\W\d][\w .:/-]*", name) and not re.search(r"[0-9]{4}", name)
+    return name[:40] if is_plain else "(unnamed)"
 
 
 def _names(text: str, delimiter: str) -> list[str]:

@@ -172,6 +172,8 @@ def _secret_of_file(domain: str) -> bytes | None:
         return None
     except PermissionError:
         raise UserError(f"{path} cannot be read: run as the user it belongs to.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): a file with the key belongs there.") from None
     except ValueError:
         text = ""
     if stat.S_IMODE(mode) & 0o077:

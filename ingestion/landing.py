@@ -97,11 +97,12 @@ class Landing:
         self._connection.execute(
             sql.SQL(
                 """
-                insert into {users} (user_id, hmac_remainder)
-                select user_id, hmac_remainder from people
+                insert into {users} (user_id, hmac_remainder, first_landed_at)
+                select user_id, hmac_remainder, %s from people
                 on conflict (user_id) do nothing
                 """
-            ).format(users=users)
+            ).format(users=users),
+            (now(),),
         )
         shared = self._connection.execute(
             sql.SQL(

@@ -98,6 +98,8 @@ class _Tally:
     rows_good: int = 0
     rows_suppressed: int = 0
     by_reason: Counter[str] = field(default_factory=Counter)
+    # of these, lines that may be about people who asked to be forgotten
+    suppressed_by_reason: Counter[str] = field(default_factory=Counter)
     first_by_reason: dict[str, RejectedLine] = field(default_factory=dict)
     hints_by_reason: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     waiting: list[RejectedLine] = field(default_factory=list)
@@ -105,19 +107,24 @@ class _Tally:
     def add(self, checked: Checked) -> None:
         self.rows_good += checked.rows_good
         self.rows_suppressed += len(checked.suppressed)
-        self.waiting += checked.rejected
+        self.waiting += [line for line in checked.rejected if not line.is_suppressed]
         for line in checked.rejected:
             code, hint = line.rejection.error_code, line.rejection.hint
             self.by_reason[code] += 1
+            self.suppressed_by_reason[code] += line.is_suppressed
             self.first_by_reason.setdefault(code, line)
             if hint:
                 self.hints_by_reason[code][hint] += 1
 
     @property
     def counts(self) -> Counts:
-        quarantined = self.by_reason.total()
-        rows_read = self.rows_good + quarantined + self.rows_suppressed
-        return Counts(rows_read, self.rows_good, quarantined, self.rows_suppressed)
+        quarantined = self.quarantined_by_reason.total()
+        suppressed = self.rows_suppressed + self.suppressed_by_reason.total()
+        return Counts(self.rows_good + quarantined + suppressed, self.rows_good, quarantined, suppressed)
+
+    @property
+    def quarantined_by_reason(self) -> Counter[str]:
+        return self.by_reason - self.suppressed_by_reason
 
 
 def load(
@@ -227,7 +234,7 @@ class _Attempt:
             self.delivery.period.text,
             status,
             **asdict(tally.counts),
-            quarantined_by_reason=dict(tally.by_reason),
+            quarantined_by_reason=dict(tally.quarantined_by_reason),
             seconds=time.monotonic() - self.started,
             message="; ".join(messages),
         )
@@ -397,10 +404,11 @@ def _replay(connection: psycopg.Connection, load_id: int, tell: Callable[[Progre
         door = into.door(layout, period)
         checked = door.check(lines)
         into.land(door, [checked])
-        others = {line.line_number for line in checked.rejected}.union(checked.suppressed)
-        landed += [number for number, _ in lines if number not in others]
+        rejected = {line.line_number for line in checked.rejected}
+        landed += [number for number, _ in lines if number not in rejected.union(checked.suppressed)]
         suppressed += checked.suppressed
-        still_quarantined += len(checked.rejected)
+        suppressed += [line.line_number for line in checked.rejected if line.is_suppressed]
+        still_quarantined += sum(not line.is_suppressed for line in checked.rejected)
     into.finish()
     landing.settle_replay(connection, load_id, landed, suppressed, into.rows_by_day)
     return ReplayResult(load_id, len(landed), still_quarantined)

@@ -9,9 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,20 +148,14 @@ def dbt(arguments: tuple[str, ...]) -> None:
 
 @contextmanager
 def _build_lock(arguments: tuple[str, ...]) -> Iterator[None]:
-    """Keep other builds, and whoever deletes raw rows, out while dbt writes to production.
+    """Keep other builds, and whoever deletes rows, out while dbt writes, to whichever target.
 
     Held by the process that writes: if whoever started it is killed, the lock stays as long as dbt goes on.
     """
     from orchestration.locks import domain_lock
-    from orchestration.project import PRODUCTION_TARGETS
 
-    target = os.environ["DBT_TARGET"]
-    for argument, following in pairwise((*arguments, "")):
-        if argument in ("--target", "-t"):
-            target = following
-        target = argument.removeprefix("--target=") if argument.startswith("--target=") else target
     with ExitStack() as locks:
-        if target in PRODUCTION_TARGETS and WRITING_DBT_COMMANDS.intersection(arguments):
+        if WRITING_DBT_COMMANDS.intersection(arguments):
             for domain in DOMAINS:
                 locks.enter_context(domain_lock("build", domain, on_wait=lambda text: click.echo(text, err=True)))
         yield
@@ -516,12 +508,12 @@ def retention_purge(as_of: str | None, dry_run: bool) -> None:
     """
     moment = _moment("--as-of", as_of) if as_of else settings.now()
     if dry_run:
-        from governance.retention import domains, purge
+        from orchestration.rgpd import trial_purges
         from orchestration.summary import print_purges
 
-        trials = {domain: purge(domain, moment, on_notice=click.echo, is_trial=True) for domain in domains()}
+        trials = trial_purges(moment, on_notice=lambda text: click.echo(text, err=True))
         click.echo("Nothing is removed; this is what would be:")
-        print_purges({domain: asdict(trial) | {"as_of": moment.isoformat()} for domain, trial in trials.items()})
+        print_purges(trials)
         return
     with _steps() as on_step:
         on_step("starting Dagster")

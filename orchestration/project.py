@@ -19,9 +19,6 @@ SEEDS = CHECKOUT / "seeds"
 DBT = Path(sys.executable).parent / "dbt"
 AGORA = Path(sys.executable).parent / "agora"
 
-# those that build marts aside and publish them (macros/generate_schema_name.sql)
-PRODUCTION_TARGETS = frozenset(("embedded", "server"))
-
 # dbt reads these on every start; the schema names of marts differ with every build, so nothing may be remembered
 DBT_SETTINGS = {
     "DBT_PROFILES_DIR": str(PROFILES),

@@ -1,11 +1,15 @@
 """What the RGPD sets going: removal at once, then the run that rebuilds and publishes without what was removed."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from typing import Any
 
+from governance.classification import classified_tables
 from governance.erasure import Erasure, erase, sweep
+from governance.retention import domains, purge
 from orchestration.locks import domain_lock
+from orchestration.project import manifest
 from orchestration.run import RunOutcome, run_domain, run_retention
 from warehouse.connections import connect
 
@@ -33,7 +37,8 @@ def erase_and_publish(
     # a run that has read their rows would write what it made of them
     with domain_lock("run", domain, on_wait=on_notice):
         erasure = erase(domain, lines, on_notice=on_notice)
-    if not erasure.receipts:
+    # also what an erasure that was killed has left to do
+    if not any(receipt.published_at is None for receipt in receipts(domain)):
         return erasure, None
     sweep(domain)
     outcome = run_domain(domain, full_refresh=False, on_step=on_step) if _is_published(domain) else None
@@ -43,14 +48,25 @@ def erase_and_publish(
 def purge_and_publish(as_of: datetime, *, on_step: Callable[[str], None]) -> RunOutcome:
     """Remove what is past its time on `as_of`; where that concerns what dbt built, build and publish without it."""
     outcome = run_retention(as_of, on_step=on_step)
-    for domain, purge in outcome.reports.items():
-        if purge["needs_run"]:
+    for domain, report in outcome.reports.items():
+        if report["needs_run"]:
             rebuilt = run_domain(domain, full_refresh=False, on_step=on_step)
             if not rebuilt.success:
                 return replace(rebuilt, reports=outcome.reports)
             # the pseudonyms of those of whom no row is left
-            run_retention(as_of, on_step=on_step)
+            again = run_retention(as_of, on_step=on_step)
+            report["users"] += again.reports.get(domain, {}).get("users", 0)
     return outcome
+
+
+def trial_purges(as_of: datetime, *, on_notice: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Count by domain what `purge_and_publish` would remove; nothing is."""
+    models = [str(table) for table in classified_tables(manifest()) if table.made_by == "dbt"]
+    return {
+        domain: asdict(purge(domain, as_of, models=models, on_notice=on_notice, is_trial=True))
+        | {"as_of": as_of.isoformat()}
+        for domain in domains()
+    }
 
 
 def receipts(domain: str, receipt_ids: Sequence[str] | None = None) -> list[StoredReceipt]:

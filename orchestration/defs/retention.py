@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from governance import access_log, retention
+from governance.classification import classified_tables
 from orchestration.alerts import report_failure
+from orchestration.project import manifest
 from warehouse.settings import now
 
 
@@ -18,7 +20,10 @@ class Expiry(dg.Config):
 def purge_expired(context: dg.OpExecutionContext, config: Expiry) -> None:
     """Remove what is past its time on the day given, or now."""
     as_of = datetime.fromisoformat(config.as_of).astimezone(UTC) if config.as_of else now()
-    purges = [retention.purge(domain, as_of, on_notice=context.log.info) for domain in retention.domains()]
+    models = [str(table) for table in classified_tables(manifest()) if table.made_by == "dbt"]
+    purges = [
+        retention.purge(domain, as_of, models=models, on_notice=context.log.info) for domain in retention.domains()
+    ]
     for purge in purges:
         for load_id in purge.loads_waiting:
             context.log.warning("load %s is past its time but not built yet: its raw rows stay until it is", load_id)

@@ -238,9 +238,9 @@ def test_an_export_has_all_that_the_files_say_of_a_person(before: Before, shop: 
     exported = before.exported
     landed = exported["tables"]["raw_ecommerce.events"]
     quarantined = exported["quarantine"]
-    # of the broken lines one is good, five can be read and five cannot
-    assert len(landed) + len(quarantined) == len(theirs) + 1 + 5
-    assert exported["unreadable_line_count"] == len(naming) - len(theirs) + 5
+    # of the broken lines one is good, of six the id can be read and of four not
+    assert len(landed) + len(quarantined) == len(theirs) + 1 + 6
+    assert exported["unreadable_line_count"] == len(naming) - len(theirs) + 4
     assert Counter(row["event_time"][:19].replace("T", " ") for row in landed) <= Counter(
         ["2019-10-05 10:00:00", *(fields[0].decode()[:19] for fields in theirs)]
     )
@@ -507,6 +507,12 @@ def test_replaying_all_sources_brings_nobody_back(after: After, shop: Shop, ware
     assert agora("checksum", "ecommerce") == after.checksum_without_them
     assert not numbers_in_database() & shop.canaries
     assert files_naming(warehouse, shop.canaries) == []
+
+
+def test_a_hopeless_file_is_refused_whoever_it_is_about(after: After, shop: Shop) -> None:
+    broken = [line + b",more" for line in shop.lines["2019-Oct.csv.gz"] if shop.about_the_erased(line)]
+    said = agora("load", "ecommerce.events", write(shop.folder / "broken", "2019-Oct.b.csv.gz", broken), expect=2)
+    assert "no row of the file is good" in said
 
 
 def test_a_file_of_erased_people_alone_lands_nothing_and_is_no_mistake(after: After, shop: Shop) -> None:

@@ -24,14 +24,30 @@ begin
     );
     -- temporary tables: the door's delivered ids, dbt's incremental models, replayed rows
     execute format('grant temporary on database %I to loader, transformer, steward', current_database());
-    -- whoever logs in as a role may change its settings, here with precedence over those below
-    execute format('alter role bi_reader in database %I reset all', current_database());
     -- a generation of marts is built in a schema of its own
     execute format('grant create on database %I to transformer', current_database());
 end
 $database$;
 
 revoke all on schema public from public;
+
+-- whoever logs in as a role may change its settings, for all who do
+do $settings$
+declare
+    role_name text;
+begin
+    foreach role_name in array array['loader', 'transformer', 'ml', 'bi_reader', 'steward'] loop
+        execute format('alter role %I reset all', role_name);
+        execute format('alter role %I in database %I reset all', role_name, current_database());
+    end loop;
+    -- the roles that people use, on the embedded server: how long each statement took, without its text
+    if (select rolsuper from pg_roles where rolname = current_user) and current_setting('cluster_name') ~ '^agora-[0-9a-f]+$'
+    then
+        alter role bi_reader set log_duration = on;
+        alter role steward set log_duration = on;
+    end if;
+end
+$settings$;
 
 alter role bi_reader set default_transaction_read_only = on;
 alter role bi_reader set statement_timeout = '5min';

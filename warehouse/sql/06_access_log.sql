@@ -87,9 +87,7 @@ begin
     end if;
     -- `do $$ begin raise log '…'; end $$` would write whatever its author likes into the log
     revoke usage on language plpgsql from public;
-    -- the roles that people use: how long each statement took, without its text
-    alter role bi_reader set log_duration = on;
-    alter role steward set log_duration = on;
+    -- of the other roles that people use, 01_roles.sql says so
     execute format('alter role %I set log_duration = on', current_user);
     -- under any policy, statistics serve only comparisons that are declared to tell nothing of their arguments. These
     -- tell nothing, but are not declared so: filters on amounts of money would be planned blindly

@@ -25,7 +25,8 @@ create index if not exists events_load_id on raw_ecommerce.events using brin (_l
 
 create table if not exists raw_ecommerce.users (
     user_id bigint primary key,
-    hmac_remainder bytea not null
+    hmac_remainder bytea not null,
+    first_landed_at timestamptz not null
 );
 comment on table raw_ecommerce.users is
 'One row per pseudonym ever landed, with the other 24 bytes of its HMAC: two people on one pseudonym are noticed.';

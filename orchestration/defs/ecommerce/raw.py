@@ -30,16 +30,18 @@ def events(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[N
     with connect("loader") as connection:
         row = connection.execute(
             "select count(*), coalesce(sum(rows_read), 0), coalesce(sum(rows_landed), 0),"
-            " coalesce(sum(rows_quarantined), 0) from audit.loads where source = %s and status = 'loaded'",
+            " coalesce(sum(rows_quarantined), 0), coalesce(sum(rows_suppressed), 0)"
+            " from audit.loads where source = %s and status = 'loaded'",
             (SOURCE,),
         ).fetchone()
-    load_count, rows_read, rows_landed, rows_quarantined = (int(value) for value in row or (0, 0, 0, 0))
+    load_count, rows_read, rows_landed, rows_quarantined, rows_suppressed = (int(value) for value in row or (0,) * 5)
     yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": rows_landed,
             "loads": load_count,
             "rows_read": rows_read,
             "rows_quarantined": rows_quarantined,
+            "rows_suppressed": rows_suppressed,
             "drop_folder": dg.MetadataValue.path(str(drop_folder(SOURCE))),
             "files": dg.MetadataValue.md("\n".join(f"- {r.file_name}: {r.status}" for r in results) or "none"),
         }
