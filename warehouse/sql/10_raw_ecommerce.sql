@@ -28,5 +28,9 @@ create table if not exists raw_ecommerce.users (
     hmac_remainder bytea not null,
     first_landed_at timestamptz not null
 );
+-- of people who landed before this was noted: every fit may have seen them
+alter table raw_ecommerce.users
+add column if not exists first_landed_at timestamptz not null default '2000-01-01 00:00+00';
+alter table raw_ecommerce.users alter column first_landed_at drop default;
 comment on table raw_ecommerce.users is
 'One row per pseudonym ever landed, with the other 24 bytes of its HMAC: two people on one pseudonym are noticed.';
