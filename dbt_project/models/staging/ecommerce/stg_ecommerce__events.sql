@@ -35,7 +35,18 @@ renamed as (
 checked as (
 
     select
-        renamed.*,
+        _load_id,
+        _row_number,
+        event_time,
+        user_id,
+        product_id,
+        category_id,
+        delivered_session_id,
+        load_order,
+        event_type,
+        category_code,
+        brand,
+        price_eur,
         category_id is null and category_code is null as has_no_category,
         price_eur is null and event_type <> 'remove_from_cart' as has_no_price,
         (delivered_price_eur < 0) is true as has_negative_price,
@@ -69,7 +80,11 @@ judged as (
             when is_purchase_at_price_zero then 'purchase_at_price_zero'
         end as rejection_reason,
         -- says the same, in terms of which Postgres has statistics: of the reason it expects one row in 200 to be null
-        not (has_no_category or has_no_price or has_negative_price or is_purchase_at_price_zero) as is_clean
+        not has_no_category
+        and not has_no_price
+        and not has_negative_price
+        and not is_purchase_at_price_zero
+            as is_clean
     from checked
 
 )
