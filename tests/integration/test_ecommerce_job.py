@@ -569,13 +569,13 @@ def final(first: First, shop: Shop) -> Final:
 
 @contextmanager
 def a_run_killed_at_work() -> Iterator[None]:
-    """Kill `agora run` when events are rewritten and sessions are not; in the block, its dbt still waits for them."""
+    """Kill `agora run` when events are rewritten and totals are not; in the block, its dbt still waits for them."""
     built = (
         "select count(*) from audit.built_loads where model = 'intermediate.int_ecommerce__events'"
         " and load_id = (select max(load_id) from audit.loads where status = 'loaded')"
     )
     with connect() as connection:
-        connection.execute("lock table intermediate.int_ecommerce__sessions in access exclusive mode")
+        connection.execute("lock table intermediate.int_ecommerce__user_totals in access exclusive mode")
         run = start("run", "ecommerce")
         while one(built) == 0:
             assert run.poll() is None
