@@ -35,7 +35,7 @@ class BlockDoor:
     """A door whose rows are binary; line for line it agrees with the `Door` it is made of.
 
     `pseudonym_of` gives the pseudonym of a person's id, none for one who asked to be forgotten; `appended` are the
-    fields after the line number, in binary.
+    three fields after the line number, in binary.
     """
 
     copy_format: ClassVar[str] = "binary"

@@ -27,6 +27,8 @@ LONGEST_TEXT = 255
 MOST_DIGITS = 18
 # base-10000 digits of either side
 MOST_GROUPS = 5
+# of a row, behind the columns of the file: the line number, and three that are appended
+FIELDS_AFTER = 4
 # columns of the array of rows: the delivered id, where in the output it belongs, line number, day of the month, end
 ROW_FIELDS = 5
 PERSON_ID, PERSON_AT, LINE_NUMBER, DAY, ROW_END = range(ROW_FIELDS)
@@ -79,7 +81,7 @@ def parse(
             2000-01-01 to the day before its first.
         words, word_ends, first_words: all words of all choices, joined; where each ends; and per column the first that
             is its own (one entry more than columns).
-        appended: the fields that end every row, after its line number.
+        appended: the three fields that end every row, after its line number.
         longest_row: bytes a row can take at most.
         out, rows, odd: to be filled: the rows, what is to be known of each, and where lines stand that are not plain.
 
@@ -90,7 +92,7 @@ def parse(
     column_count = kinds.size
     while at < text.size and row_count < rows.shape[0] and odd_count < odd.shape[0] and end + longest_row <= out.size:
         # the next byte of the line, the next of the row; -1 once the line is not plain
-        p, o = at, _put(out, end, column_count + 4, 2)
+        p, o = at, _put(out, end, column_count + FIELDS_AFTER, 2)
         for column in range(column_count):
             length_at = o
             kind = kinds[column]

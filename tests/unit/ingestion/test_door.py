@@ -4,6 +4,7 @@ import csv
 import io
 
 import pytest
+from hostile_lines import GOOD, SESSION, line, lines
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -29,23 +30,7 @@ from warehouse.errors import UserError
 OCTOBER = period_of_text("2019-10")
 NAMES = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 LAYOUT = EVENTS.columns
-SESSION = "72d76fde-8bb3-4e00-8c23-a032dfed738c"
-GOOD = {
-    "event_time": "2019-10-01 00:00:00 UTC",
-    "event_type": "view",
-    "product_id": "44600062",
-    "category_id": "2103807459595387724",
-    "category_code": "appliances.kitchen",
-    "brand": "shiseido",
-    "price": "35.79",
-    "user_id": "541312140",
-    "user_session": SESSION,
-}
 PLAIN = plain_pattern(EVENTS, LAYOUT, OCTOBER)
-
-
-def line(**changes: str) -> bytes:
-    return ",".join({**GOOD, **changes}.values()).encode()
 
 
 def read(column: str, text: str, period: str = "2019-10") -> str | Rejection | None:
@@ -245,48 +230,6 @@ def test_the_hint_names_the_period_the_rows_fit() -> None:
 
 
 # The short way against the truth ----------------------------------------------------------------------------------
-
-digits = st.text("0123456789", min_size=1, max_size=21)
-odd_text = st.one_of(
-    st.sampled_from(
-        [
-            "", " ", "\\.", "\\N", '"', '""', '"a,b"', "a\rb", "\r", "\0", "NULL", "NaN", "Infinity", "1e5", "5.41E+08",
-            "2,1E+18", "+5", "-5", "007", "١٢", "é", "\u2028", "\x85", "\x7f", "\t", ";", "|", "-" * 36, "0x1F", "1_0",
-            SESSION.upper(), SESSION.replace("-", ""), "24:00:00", "2019-10-01 24:00:00 UTC", "2019-02-30 00:00:00 UTC",
-            "2019-10-32 00:00:00 UTC", "2019-10-01 23:59:60 UTC", "2019-10-01 00:00:00", "9" * 19, str(2**63),
-        ]
-    ),
-    digits,
-    st.text(max_size=12),
-)  # fmt: skip
-days = st.integers(0, 33).map("{:02}".format)
-clock = st.tuples(st.integers(0, 25), st.integers(0, 61), st.integers(0, 61)).map(
-    lambda parts: "{:02}:{:02}:{:02}".format(*parts)
-)
-plausible = {
-    "event_time": st.tuples(st.sampled_from(["2019-10", "2019-11", "2019-02"]), days, clock).map(
-        lambda parts: "{}-{} {} UTC".format(*parts)
-    ),
-    "event_type": st.sampled_from(["view", "cart", "remove", "remove_from_cart", "purchase", "View", ""]),
-    "product_id": digits,
-    "category_id": st.one_of(digits, st.just("")),
-    "category_code": st.text("abc. ", max_size=8),
-    "brand": st.text("abé \\.'", max_size=8),
-    "price": st.one_of(st.decimals(-10, 10, places=2).map(str), st.just(""), digits),
-    "user_id": digits,
-    "user_session": st.uuids().map(str),
-}
-
-
-@st.composite
-def lines(draw: st.DrawFn) -> bytes:
-    """Lines that are mostly right, with up to two odd values, sometimes cut or joined."""
-    fields = {name: draw(values) for name, values in plausible.items()}
-    for name in draw(st.lists(st.sampled_from(list(fields)), max_size=2)):
-        fields[name] = draw(odd_text)
-    made = ",".join(fields.values()).encode("utf-8", "surrogatepass").replace(b"\n", b"")
-    cut = draw(st.sampled_from([None, None, None, 1, -1, -3, 40]))
-    return made[:cut] + draw(st.sampled_from([b"", b"", b"", b",", b"\xff", b" "]))
 
 
 def as_postgres_reads(copied: bytes) -> list[list[str]]:
