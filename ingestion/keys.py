@@ -127,10 +127,7 @@ class Pseudonyms(dict[bytes, bytes]):
         """The pseudonym of a delivered id, not remembered; None for one who asked to be forgotten."""
         if self._is_suppressed(person_id):
             return None
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(b"%d" % person_id)
-        outer.update(inner.digest())
-        digest = outer.digest()
+        digest = self._hmac(person_id)
         self._new.append(digest)
         return int.from_bytes(digest[:8], "big", signed=True)
 
@@ -138,6 +135,12 @@ class Pseudonyms(dict[bytes, bytes]):
         """Return and forget the HMACs computed since the last time: the first 8 bytes of each are the pseudonym."""
         new, self._new = self._new, []
         return new
+
+    def _hmac(self, person_id: int) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(b"%d" % person_id)
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 def pseudonyms(domain: str, raw_ids: Iterable[str]) -> Iterator[tuple[str, int]]:

@@ -6,12 +6,16 @@ same is for tests/integration/test_landing.py.
 
 import csv
 import io
+import os
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -25,6 +29,7 @@ from ingestion.door import Checked, Door, Layout, RejectedLine, check_line, chec
 from ingestion.ecommerce.source import EVENTS, period_of_text
 from ingestion.source import Period, Rejection, Text, WholeNumber
 
+CHECKOUT = Path(__file__).parents[3]
 OCTOBER = period_of_text("2019-10")
 LAYOUT = EVENTS.columns
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -273,3 +278,20 @@ def test_what_the_parser_does_not_know_goes_the_slow_way() -> None:
         pass
 
     assert not is_within_reach(door_of((*LAYOUT, Other("other"))))
+
+
+def test_small_files_do_not_wait_for_numba() -> None:
+    loaded = "import sys, ingestion.loader; sys.exit('numba' in sys.modules or 'ingestion.block_door' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], cwd=CHECKOUT).returncode == 0
+
+
+def test_where_the_installation_may_not_be_written_compiled_code_goes_under_the_home(tmp_path: Path) -> None:
+    shown = (
+        "import os; os.access = lambda path, mode: False; "
+        "from ingestion import block_parser; print(block_parser.parse._cache.cache_path)"
+    )
+    environment = os.environ | {"AGORA_HOME": str(tmp_path)}
+    path = subprocess.run(
+        [sys.executable, "-c", shown], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert Path(path.strip()).is_relative_to(tmp_path / "compiled")
