@@ -19,7 +19,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from hostile_lines import SESSION, in_blocks, line, lines
+from hostile_lines import GOOD, ODD_PRICES, ODD_VALUES, SESSION, in_blocks, line, lines
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -185,6 +185,18 @@ def test_line_for_line_as_the_truth(some_lines: list[tuple[bytes, bytes]], block
     # a carriage return before the line feed is half of a line end, wherever it came from
     without_ends = [(one + end)[:-1].removesuffix(b"\r") for one, end in some_lines]
     assert by_blocks(text, block_bytes) == by_the_truth(without_ends)
+
+
+def test_every_odd_value_in_every_column() -> None:
+    odd = [line(**{name: value}) for name in GOOD for value in ODD_VALUES + ODD_PRICES]
+    assert by_blocks(b"".join(one + b"\n" for one in odd)) == by_the_truth([one.removesuffix(b"\r") for one in odd])
+
+
+def test_every_byte_of_a_good_line_in_turn_replaced_or_left_out() -> None:
+    good = line(price="-35.79")
+    others = [bytes([byte]) for byte in b'\0\t\r !"%+,-./0123456789:;@AFGTUZ`afgz{|~\x7f\x80\xff'] + [b""]
+    odd = [good[:place] + other + good[place + 1 :] for place in range(len(good)) for other in others]
+    assert by_blocks(b"".join(one + b"\n" for one in odd)) == by_the_truth([one.removesuffix(b"\r") for one in odd])
 
 
 @patient
