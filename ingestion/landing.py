@@ -103,7 +103,8 @@ class Landing:
                         on_checked(batch)
             if any(odd_rows):
                 with self._copy(door, "csv") as copy:
-                    copy.write(b"".join(odd_rows))
+                    for rows in odd_rows:
+                        copy.write(rows)
             self._gather_people()
             if on_pause:
                 on_pause()
