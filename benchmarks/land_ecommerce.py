@@ -58,6 +58,8 @@ def measure(files: Path) -> None:
     copied = copy_unchecked(path)
     report = {
         "rows": ROWS,
+        "door_rows_per_second": round(ROWS / compiled["seconds"]),
+        "copy_rows_per_second": round(ROWS / copied["seconds"]),
         "start_seconds": compiling["seconds"],
         "compiled": compiled,
         "line_by_line": by_line,
