@@ -24,6 +24,7 @@ BLOCK_BYTES = 2**20
 LARGEST_FILE_BYTES = 64 * 2**30
 SPARE_DISK_BYTES = 64 * 2**20
 # a click log shrinks five- to tenfold, deflate at most thousandfold
+USUAL_INFLATION = 5
 LARGEST_INFLATION = 200
 HARMLESS_BYTES = 10 * 2**20
 
@@ -54,6 +55,11 @@ class Spooled:
     size_bytes: int
     stream: IO[bytes]
 
+    @property
+    def text_bytes(self) -> int:
+        """How much text comes out of the copy: exactly, or for gzip about, at the rate of a click log."""
+        return self.size_bytes * (USUAL_INFLATION if self._is_gzip() else 1)
+
     def blocks(self) -> Iterator[tuple[bytes, int]]:
         """Yield blocks of about 1 MB of text with the delivered bytes they took so far.
 
@@ -62,14 +68,17 @@ class Spooled:
                 text: another kind of file, another encoding.
         """
         first = True
-        self.stream.seek(0)
-        is_gzip = self.stream.read(2) == GZIP_MAGIC
+        is_gzip = self._is_gzip()
         self.stream.seek(0)
         for block, done in self._inflated() if is_gzip else self._plain():
             if first:
                 refuse_foreign_bytes(self.file_name, block)
             first = False
             yield block, done
+
+    def _is_gzip(self) -> bool:
+        # the stream stays where it is: it may be half read
+        return os.pread(self.stream.fileno(), len(GZIP_MAGIC), 0) == GZIP_MAGIC
 
     def _plain(self) -> Iterator[tuple[bytes, int]]:
         while block := self.stream.read(BLOCK_BYTES):
