@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -170,7 +171,8 @@ def load(
     )
     if sha256 is not None:
         sha256 = _sha256_of_one(sha256, len(to_land))
-    sweep_spool(home() / "spool", now())
+    # by the clock that wrote the files
+    sweep_spool(home() / "spool", datetime.now(UTC))
     with connect("loader", autocommit=True) as connection:
         key = open_key(connection, source.domain, may_generate=True)
         seal = Seal(open_key(connection, QUARANTINE, may_generate=True))

@@ -266,6 +266,19 @@ def load(
     _echo_results(results)
 
 
+@cli.command("fetch-plan")
+@click.argument("data_set", type=click.Choice(("rees46",)))
+def fetch_plan(data_set: str) -> None:
+    """Say where a public data set lies and what it needs in disk and time on this machine. Nothing is fetched.
+
+    How fast files land is read from the history of loads. Where that is too short it is measured, which takes some
+    seconds.
+    """
+    from orchestration.fetch_plan import print_rees46_plan
+
+    print_rees46_plan()
+
+
 @cli.command()
 @click.option("--limit", default=20, show_default=True, help="How many, latest first.")
 def loads(limit: int) -> None:
