@@ -146,7 +146,7 @@ def patiently(ask: Callable[[], Result], where: str, notice: Callable[[str], Non
         except TransferError as fault:
             tries = 0 if fault.gained_bytes >= BLOCK_BYTES else tries
             if tries == len(BACK_OFF_SECONDS):
-                failure = LoadError(f"{where}: {fault}, and {tries} times again: try later; a part is not lost.")
+                failure = LoadError(f"{where}: {fault}, and {tries} times again: load it again later.")
                 break
             pause = BACK_OFF_SECONDS[tries]
             notice(f"{where}: {fault}; trying again in {pause:g} s")

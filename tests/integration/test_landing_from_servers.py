@@ -220,7 +220,7 @@ def test_a_server_that_fails_is_a_failure_and_loses_no_part(
     assert end.value.code == 1
     said = capsys.readouterr().err
     assert said.splitlines()[-1] == (
-        f"agora: {url}: the server answers 503, and 3 times again: try later; a part is not lost."
+        f"agora: {url}: the server answers 503, and 3 times again: load it again later."
     )
     assert "Traceback" not in said
     assert rows_of("select status, error like '%% answers 503%%' from audit.loads") == [("failed", True)]

@@ -157,7 +157,7 @@ def test_retries_end_unless_they_gain(server: FileServer, spool: Path) -> None:
     url = server.put("/2019-Oct.csv", CONTENT, faults=deque([500, 503, 429, 500]))
     with pytest.raises(LoadError) as failure:
         fetch(url, spool)
-    assert str(failure.value) == f"{url}: the server answers 500, and 3 times again: try later; a part is not lost."
+    assert str(failure.value) == f"{url}: the server answers 500, and 3 times again: load it again later."
     assert (failure.value.__cause__, failure.value.__context__) == (None, None)
     # cut six times, but a megabyte further each time
     many = random.Random(8).randbytes(8_000_000)
