@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from bucket_server import BUCKET, bucket_server
 from file_server import FileServer, file_server
@@ -194,8 +193,6 @@ def test_without_credentials_a_bucket_is_asked_as_anybody(
     assert "ours" in (server.log[-1].authorization or "")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    # boto3 keeps what it found
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     assert fetch(one_file("s3://shop/2019-Oct.csv"), tmp_path / "spool") == CONTENT
     assert server.log[-1].authorization is None
 
