@@ -219,9 +219,7 @@ def test_a_server_that_fails_is_a_failure_and_loses_no_part(
         cli.main()
     assert end.value.code == 1
     said = capsys.readouterr().err
-    assert said.splitlines()[-1] == (
-        f"agora: {url}: the server answers 503, and 3 times again: load it again later."
-    )
+    assert said.splitlines()[-1] == (f"agora: {url}: the server answers 503, and 3 times again: load it again later.")
     assert "Traceback" not in said
     assert rows_of("select status, error like '%% answers 503%%' from audit.loads") == [("failed", True)]
     assert row_count() == 0
