@@ -1,12 +1,14 @@
 """A private copy of a delivered file: copied once, hashed on the way, decompressed in blocks, gone when closed.
 
 The copy has no name: it is an open file that the system itself removes when the process ends, however it ends, so a
-killed load leaves nothing behind. What the bytes mean is not known here; `door` knows.
+killed load leaves nothing behind. Copies of files on a server are made in `download`. What the bytes mean is not known
+here; `door` knows.
 """
 
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -54,6 +56,8 @@ class Spooled:
     sha256: str
     size_bytes: int
     stream: IO[bytes]
+    # of a file on a server: by what it is known again, unread
+    version_id: str | None = None
 
     @property
     def text_bytes(self) -> int:
@@ -123,26 +127,20 @@ def spooled(path: Path, directory: Path, on_bytes: Callable[[int, int], None]) -
     Raises:
         UserError: the file is missing, unreadable, empty, too large for the disk, or changes while it is copied.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_spool(directory)
     with open_delivered(path) as delivered:
         before = os.fstat(delivered.fileno())
-        refuse_size(path, before.st_size, directory)
+        refuse_size(path.name, before.st_size, directory)
         with tempfile.TemporaryFile(dir=directory) as copy:
             sha256 = hashlib.sha256()
             done = 0
             while block := delivered.read(BLOCK_BYTES):
                 sha256.update(block)
-                try:
-                    copy.write(block)
-                except OSError as error:
-                    if error.errno != errno.ENOSPC:
-                        raise
-                    raise UserError(f"{path.name}: the disk of {directory} is full: make room.") from None
+                write_block(copy, block, path.name, directory)
                 done += len(block)
                 if done > before.st_size:
                     break
                 on_bytes(done, before.st_size)
-            copy.flush()
             if done != before.st_size or _identity(path) != _identity_of(before):
                 raise UserError(f"{path.name} is still growing or changing: load it once its delivery is complete.")
             yield Spooled(path.name, sha256.hexdigest(), done, copy)
@@ -161,17 +159,36 @@ def open_delivered(path: Path) -> IO[bytes]:
         raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
 
 
-def refuse_size(path: Path, size_bytes: int, directory: Path) -> None:
-    """Raise UserError for a file that is empty, larger than any delivery, or too large for the disk of `directory`."""
+def make_spool(directory: Path) -> None:
+    """Make the directory of private copies, which nobody else on this machine may look into."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def write_block(copy: IO[bytes], block: bytes, file_name: str, directory: Path) -> None:
+    """Write a block to the copy of a file; UserError if the disk is full."""
+    try:
+        copy.write(block)
+        copy.flush()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(f"{file_name}: the disk of {directory} is full: make room.") from None
+
+
+def refuse_size(file_name: str, size_bytes: int, directory: Path, *, have_bytes: int = 0) -> None:
+    """Raise UserError for a file that is empty, larger than any delivery, or too large for the disk of `directory`.
+
+    `have_bytes` of it are on that disk already.
+    """
     if size_bytes == 0:
-        raise UserError(f"{path.name} is empty (0 bytes): deliver it again.")
+        raise UserError(f"{file_name} is empty (0 bytes): deliver it again.")
     if size_bytes > LARGEST_FILE_BYTES:
-        raise UserError(f"{path.name} has more than {LARGEST_FILE_BYTES // 2**30} GB: deliver it in parts.")
+        raise UserError(f"{file_name} has more than {LARGEST_FILE_BYTES // 2**30} GB: deliver it in parts.")
     free_bytes = shutil.disk_usage(directory).free
-    if size_bytes + SPARE_DISK_BYTES > free_bytes:
+    if size_bytes - have_bytes + SPARE_DISK_BYTES > free_bytes:
         raise UserError(
-            f"{path.name} needs {size_bytes // 2**20} MB of room in {directory}, where {free_bytes // 2**20} MB are "
-            "free: make room or choose another AGORA_HOME."
+            f"{file_name} needs {(size_bytes - have_bytes) // 2**20} MB of room in {directory}, where "
+            f"{free_bytes // 2**20} MB are free: make room or choose another AGORA_HOME."
         )
 
 
@@ -180,6 +197,10 @@ def refuse_foreign_bytes(file_name: str, head: bytes) -> None:
     for magic, kind in FOREIGN_MAGICS:
         if head.startswith(magic):
             raise UserError(f"{file_name} is {kind}, not CSV text: export it as CSV.")
+    if re.match(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)", head[:1024], re.IGNORECASE):
+        raise UserError(
+            f"{file_name} is a web page, not CSV text: the link may ask for a login first, or lead to a page about it."
+        )
     encoding = _wide_encoding(head[:1024])
     if encoding:
         raise UserError(f"{file_name} is encoded in {encoding}: export it in UTF-8.")

@@ -223,18 +223,60 @@ def simulate_ecommerce(out: Path, seed: int, users: int, events: int, months: in
 
 @cli.command()
 @click.argument("source")
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("locations", metavar="PATH_OR_URL...", nargs=-1, required=True)
 @click.option("--since", metavar="PERIOD", help="Leave out files of earlier periods, e.g. 2019-12.")
 @click.option("--period", metavar="PERIOD", help="What the files are for, whatever their names say, e.g. 2019-10.")
 @click.option("--force", is_flag=True, help="Land again what was landed with the same bytes, in its place.")
-def load(source: str, paths: tuple[str, ...], since: str | None, period: str | None, force: bool) -> None:
-    """Land files of SOURCE (ecommerce.events). A folder means every matching file in it."""
+@click.option("--sha256", metavar="HEX", help="Refuse the file unless this is its SHA-256; for one file.")
+def load(
+    source: str,
+    locations: tuple[str, ...],
+    since: str | None,
+    period: str | None,
+    force: bool,
+    sha256: str | None,
+) -> None:
+    """Land files of SOURCE (ecommerce.events): from a path, a URL or a bucket.
+
+    \b
+      agora load ecommerce.events 2019-Oct.csv.gz
+      agora load ecommerce.events deliveries/ --since 2019-12
+      agora load ecommerce.events https://shop.example.org/logs/2019-Oct.csv.gz
+      agora load ecommerce.events s3://bucket/logs/ --since 2019-12
+      agora load ecommerce.events "https://…/export?signature=…" --period 2019-10
+
+    A folder, also one in a bucket, means every file directly in it whose name states a period
+    (YYYY-Mon[-DD][.part].csv[.gz]). A download that was cut goes on where it stopped. A checksum published beside a
+    file (FILE.sha256, SHA256SUMS) must be the file's. Buckets: AWS_ACCESS_KEY_ID and its kin say who asks,
+    AWS_ENDPOINT_URL where, if not at Amazon. More: docs/how-to/load-from-a-url-or-bucket.md.
+    """
     from ingestion import loader
     from ingestion.source import source_named
 
     with _load_progress() as tell:
-        results = loader.load(source_named(source), paths, since=since, force=force, period=period, on_progress=tell)
+        results = loader.load(
+            source_named(source),
+            locations,
+            since=since,
+            force=force,
+            period=period,
+            sha256=sha256,
+            on_progress=tell,
+        )
     _echo_results(results)
+
+
+@cli.command("fetch-plan")
+@click.argument("data_set", type=click.Choice(("rees46",)))
+def fetch_plan(data_set: str) -> None:
+    """Say where a public data set lies and what it needs in disk and time on this machine. Nothing is fetched.
+
+    How fast files land is read from the history of loads. Where that is too short it is measured, which takes some
+    seconds.
+    """
+    from orchestration.fetch_plan import print_rees46_plan
+
+    print_rees46_plan()
 
 
 @cli.command()
@@ -343,7 +385,9 @@ def run(domain: str, full_refresh: bool) -> None:
     from orchestration.drop import files_in_drop_folder
     from orchestration.summary import has_something_to_build, print_summary
 
-    if not has_something_to_build(domain) and not files_in_drop_folder(f"{domain}.events"):
+    if not has_something_to_build(domain) and not files_in_drop_folder(
+        f"{domain}.events", on_notice=lambda text: click.echo(text, err=True)
+    ):
         click.echo(f"Nothing of {domain} has been landed yet: agora load {domain}.events PATH comes first.")
         return
     with _steps() as on_step:
@@ -544,8 +588,9 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
         def tell(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)  # type: ignore[arg-type]
+                tasks[what] = bars.add_task(what)
+            # how much there is in all may not be known, or only later
+            bars.update(tasks[what], completed=done, total=total or None)  # type: ignore[arg-type]
 
         yield tell
 
@@ -557,6 +602,7 @@ def _load_progress() -> Iterator[Callable[["Progress"], None]]:
         def show(progress: "Progress") -> None:
             if progress.notice:
                 click.echo(progress.notice, err=True)
+                return
             tell(f"{progress.stage} {progress.file_name}", progress.bytes_done, progress.bytes_total)
 
         yield show

@@ -19,7 +19,7 @@ from psycopg import sql
 from warehouse import bootstrap, embedded, embedded_processes, files
 from warehouse.credentials import embedded_passwords
 
-CALLERS_VARIABLES = ("PG", "AGORA_", "DBT_")
+CALLERS_VARIABLES = ("PG", "AGORA_", "DBT_", "AWS_")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,8 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Forget the caller's servers, homes and profiles before any test module is imported."""
     for name in list(os.environ):
-        if name.startswith(CALLERS_VARIABLES) or name == "DAGSTER_HOME":
+        if name.startswith(CALLERS_VARIABLES) or name in ("DAGSTER_HOME", "REQUESTS_CA_BUNDLE"):
             del os.environ[name]
+    # servers of tests are here, whatever lies between this machine and others
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "localhost,127.0.0.1"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

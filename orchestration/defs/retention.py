@@ -7,9 +7,10 @@ import dagster as dg
 
 from governance import access_log, retention
 from governance.classification import classified_tables
+from ingestion.download import sweep_spool
 from orchestration.alerts import report_failure
 from orchestration.project import manifest
-from warehouse.settings import now
+from warehouse.settings import home, now
 
 
 class Expiry(dg.Config):
@@ -27,8 +28,9 @@ def purge_expired(context: dg.OpExecutionContext, config: Expiry) -> None:
     for purge in purges:
         for load_id in purge.loads_waiting:
             context.log.warning("load %s is past its time but not built yet: its raw rows stay until it is", load_id)
-    # kept by the clock that wrote it, whatever day the purge is for
+    # kept by the clock that wrote them, whatever day the purge is for
     lines = access_log.forget_before(datetime.now(UTC) - timedelta(days=access_log.KEPT_DAYS))
+    sweep_spool(home() / "spool", datetime.now(UTC))
     context.log.info("%s lines of the access log were past their time", lines)
     context.add_output_metadata(
         {purge.domain: dg.MetadataValue.json(asdict(purge) | {"as_of": as_of.isoformat()}) for purge in purges}

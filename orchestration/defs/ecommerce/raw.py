@@ -42,7 +42,7 @@ def events(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[N
             "rows_read": rows_read,
             "rows_quarantined": rows_quarantined,
             "rows_suppressed": rows_suppressed,
-            "drop_folder": dg.MetadataValue.path(str(drop_folder(SOURCE))),
+            "drop_folder": dg.MetadataValue.path(drop_folder(SOURCE).partition("?")[0]),
             "files": dg.MetadataValue.md("\n".join(f"- {r.file_name}: {r.status}" for r in results) or "none"),
         }
     )

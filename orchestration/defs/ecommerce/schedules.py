@@ -4,9 +4,11 @@ import hashlib
 
 import dagster as dg
 
+from ingestion.download import TransferError
 from orchestration.alerts import report_failure
 from orchestration.defs.ecommerce.raw import SOURCE
-from orchestration.drop import files_in_drop_folder
+from orchestration.drop import look_into_drop_folder, state_of
+from warehouse.errors import UserError
 
 ecommerce_job = dg.define_asset_job(
     "ecommerce",
@@ -35,7 +37,10 @@ nightly = dg.ScheduleDefinition(
 )
 def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Starts a run when the set of files in the drop folder has changed and then stood still for one tick."""
-    fingerprint = _fingerprint()
+    try:
+        fingerprint = _fingerprint()
+    except (TransferError, UserError) as error:
+        return dg.SkipReason(f"the drop folder cannot be looked into: {error}")
     seen, _, started = (context.cursor or "|").partition("|")
     if fingerprint == started or not fingerprint:
         return dg.SkipReason("no new file in the drop folder")
@@ -47,5 +52,5 @@ def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipR
 
 
 def _fingerprint() -> str:
-    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files_in_drop_folder(SOURCE)]
+    states = [state_of(file) for file in look_into_drop_folder(SOURCE)]
     return hashlib.sha256(repr(states).encode()).hexdigest() if states else ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from bucket_server import BUCKET, bucket_server
 
 STEPS = {
     "raw_ecommerce__events",
@@ -135,12 +136,14 @@ class Ticks:
     def __init__(self, sensor: dg.SensorDefinition) -> None:
         self.sensor = sensor
         self.cursor: str | None = None
+        self.skipped = ""
 
     def next(self) -> list[str]:
         """The keys of the runs that a tick asks for."""
         context = dg.build_sensor_context(cursor=self.cursor)
         data = self.sensor.evaluate_tick(context)
         self.cursor = data.cursor
+        self.skipped = data.skip_message or ""
         return [str(request.run_key) for request in data.run_requests or []]
 
 
@@ -183,6 +186,27 @@ def test_files_of_other_names_and_folders_start_nothing(ticks: Ticks, tmp_path: 
     (folder / "notes.txt").write_text("not ours")
     (folder / "2019-Oct.csv.part").write_text("not yet")
     assert [ticks.next(), ticks.next(), ticks.next()] == [[], [], []]
+
+
+def test_a_bucket_is_watched_like_a_folder(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bucket_server(monkeypatch) as bucket:
+        monkeypatch.setenv("AGORA_DROP_ECOMMERCE", "s3://shop/logs")
+        assert [ticks.next(), ticks.next()] == [[], []]
+        bucket.put_object(Bucket=BUCKET, Key="logs/2019-Oct.csv", Body=b"new")
+        bucket.put_object(Bucket=BUCKET, Key="logs/notes.txt", Body=b"not ours")
+        assert ticks.next() == []
+        (first,) = ticks.next()
+        assert ticks.next() == []
+        bucket.put_object(Bucket=BUCKET, Key="logs/2019-Oct.csv", Body=b"changed")
+        assert ticks.next() == []
+        (second,) = ticks.next()
+        assert second != first
+    # a bucket out of reach starts nothing, and nothing anew when it is back
+    assert ticks.next() == []
+    assert "the server cannot be reached" in ticks.skipped
+    monkeypatch.setenv("AGORA_DROP_ECOMMERCE", "s3:///")
+    assert ticks.next() == []
+    assert "names a bucket" in ticks.skipped
 
 
 # --- the alarm --------------------------------------------------------------------------------------------------
