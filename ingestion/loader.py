@@ -7,7 +7,7 @@ rows are written is known to `door`, `keys`, `quarantine` and `landing`.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,10 @@ from ingestion.audit import (
     open_attempt,
 )
 from ingestion.delivery import Delivery, deliveries
+from ingestion.dialect import Dialect
 from ingestion.door import (
     Checked,
+    Door,
     Header,
     RejectedLine,
     check_batches,
@@ -34,6 +36,7 @@ from ingestion.door import (
     take_first_line,
     understand_header,
 )
+from ingestion.foreign import ForeignFile
 from ingestion.keys import QUARANTINE, Key, open_key
 from ingestion.landing import Landing
 from ingestion.quarantine import Seal, quarantine_lines, quarantined_lines
@@ -134,6 +137,7 @@ def load(
     since: str | None = None,
     force: bool = False,
     period: str | None = None,
+    dialect: Dialect | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[LoadResult]:
     """Land files, each in a transaction of its own, in the order of period and name.
@@ -144,6 +148,7 @@ def load(
         since: leave out files whose period ends before this one begins.
         force: land again what has landed with the same bytes; the earlier rows are replaced.
         period: what the files are about, whatever their names say.
+        dialect: how the files are written, if not as UTF-8 with commas.
         on_progress: told about every block, and everything worth telling on the way.
 
     Raises:
@@ -164,7 +169,7 @@ def load(
         seal = Seal(open_key(connection, QUARANTINE, may_generate=True))
         # its key is asked for before anything is tried; each load reads the list anew
         suppressions(connection, source.domain)
-    results = [_load_file(source, delivery, key, seal, force, tell) for delivery in to_land]
+    results = [_load_file(source, delivery, key, seal, force, dialect, tell) for delivery in to_land]
     refusals = [result.message for result in results if result.status == "failed"]
     if refusals:
         raise FilesRefused(refusals, results)
@@ -221,6 +226,7 @@ class _Attempt:
     key: Key
     seal: Seal
     force: bool
+    dialect: Dialect | None
     tell: Callable[[Progress], None]
     started: float
 
@@ -241,12 +247,18 @@ class _Attempt:
 
 
 def _load_file(
-    source: Source, delivery: Delivery, key: Key, seal: Seal, force: bool, tell: Callable[[Progress], None]
+    source: Source,
+    delivery: Delivery,
+    key: Key,
+    seal: Seal,
+    force: bool,
+    dialect: Dialect | None,
+    tell: Callable[[Progress], None],
 ) -> LoadResult:
     started = time.monotonic()
     name = delivery.path.name
     with open_attempt(source.name, name, delivery.period.text, key.key_id) as (audit, load_id):
-        attempt = _Attempt(source, delivery, load_id, key, seal, force, tell, started)
+        attempt = _Attempt(source, delivery, load_id, key, seal, force, dialect, tell, started)
         try:
             with spooled(
                 delivery.path, home() / "spool", lambda done, total: tell(Progress(name, "copying", done, total, 0))
@@ -327,10 +339,7 @@ def _land_lines(
     into: Landing, connection: psycopg.Connection, attempt: _Attempt, spool: Spooled
 ) -> tuple[_Tally, Header]:
     name = spool.file_name
-    first_line, batches = take_first_line(lines_of(spool.blocks()))
-    if first_line is None:
-        raise UserError(f"{name} holds no rows: deliver it again.")
-    header = understand_header(first_line, attempt.source, name)
+    header, check = _opened(spool, attempt)
     tally = _Tally()
 
     def count(checked: Checked) -> None:
@@ -342,10 +351,22 @@ def _land_lines(
         tally.waiting.clear()
 
     door = into.door(header.layout, attempt.delivery.period)
-    into.land(door, check_batches(door, batches, first_line_number=2), count, quarantine_waiting)
+    into.land(door, check(door), count, quarantine_waiting)
     if tally.counts.rows_read == 0:
         raise UserError(f"{name} holds no rows, only a header: deliver it again.")
     return tally, header
+
+
+def _opened(spool: Spooled, attempt: _Attempt) -> tuple[Header, Callable[[Door], Iterable[Checked]]]:
+    """The header of a file, and what checks the lines below it."""
+    if attempt.dialect:
+        foreign = ForeignFile(spool, attempt.dialect, attempt.source)
+        return foreign.header, foreign.check
+    first_line, batches = take_first_line(lines_of(spool.blocks()))
+    if first_line is None:
+        raise UserError(f"{spool.file_name} holds no rows: deliver it again.")
+    header = understand_header(first_line, attempt.source, spool.file_name)
+    return header, lambda door: check_batches(door, batches, first_line_number=2)
 
 
 def _refuse_hopeless(attempt: _Attempt, tally: _Tally) -> None:
@@ -359,7 +380,8 @@ def _refuse_hopeless(attempt: _Attempt, tally: _Tally) -> None:
             raise UserError(
                 f"{name}, line {first.line_number}: {first.rejection.detail}, and no row of the file is good "
                 f"({count} of {tally.counts.rows_read} like this one): export the file again as "
-                f"{','.join(column.name for column in attempt.source.columns)} with commas."
+                f"{','.join(column.name for column in attempt.source.columns)} with commas, or say with --delimiter, "
+                "--quote, --encoding how it is written."
             )
     for limit in attempt.source.limits:
         count = tally.by_reason[limit.error_code]
@@ -401,6 +423,10 @@ def _replay(connection: psycopg.Connection, load_id: int, tell: Callable[[Progre
     suppressed: list[int] = []
     still_quarantined = 0
     for layout, lines in quarantined_lines(connection, seal, source, load_id):
+        if not any(layout):
+            # a foreign file's lines that never became records: no rule of the door is about them
+            still_quarantined += len(lines)
+            continue
         door = into.door(layout, period)
         checked = door.check(lines)
         into.land(door, [checked])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestration.run import RunOutcome
 
 DOMAINS = ("ecommerce",)
+NAMED_MARKS = {"tab": "\t", "\\t": "\t", "space": " ", "none": ""}
 WRITING_DBT_COMMANDS = frozenset(("build", "run", "seed", "snapshot", "retry", "run-operation"))
 
 
@@ -227,13 +228,45 @@ def simulate_ecommerce(out: Path, seed: int, users: int, events: int, months: in
 @click.option("--since", metavar="PERIOD", help="Leave out files of earlier periods, e.g. 2019-12.")
 @click.option("--period", metavar="PERIOD", help="What the files are for, whatever their names say, e.g. 2019-10.")
 @click.option("--force", is_flag=True, help="Land again what was landed with the same bytes, in its place.")
-def load(source: str, paths: tuple[str, ...], since: str | None, period: str | None, force: bool) -> None:
-    """Land files of SOURCE (ecommerce.events). A folder means every matching file in it."""
+@click.option("--delimiter", default=",", metavar="TEXT", help="Between fields, if not a comma: ';', tab, space …")
+@click.option("--quote", default='"', metavar="CHAR", help="Around fields, if not a double quote; or none.")
+@click.option("--escape", metavar="CHAR", help="Before a quote within quotes, if it is not doubled; or none.")
+@click.option("--encoding", default="utf-8", metavar="NAME", help="If not UTF-8: cp1252, latin-1, utf-16 …")
+@click.option("--skip-lines", default=0, metavar="N", help="Lines to leave out before the header.")
+@click.option("--columns", default="", metavar="A,B,…", help="The names of the columns, if the file has no header.")
+@click.option("--decimal", default=".", metavar="MARK", help="The decimal mark of prices, if not a point.")
+def load(
+    source: str,
+    paths: tuple[str, ...],
+    since: str | None,
+    period: str | None,
+    force: bool,
+    delimiter: str,
+    quote: str,
+    escape: str | None,
+    encoding: str,
+    skip_lines: int,
+    columns: str,
+    decimal: str,
+) -> None:
+    """Land files of SOURCE (ecommerce.events). A folder means every matching file in it.
+
+    Files in UTF-8 with commas and a header need no option. How others are written is said, not guessed: --delimiter
+    to --decimal.
+    """
     from ingestion import loader
+    from ingestion.dialect import Dialect
     from ingestion.source import source_named
 
+    delimiter, quote = (NAMED_MARKS.get(mark, mark) for mark in (delimiter, quote))
+    escape = NAMED_MARKS.get(escape, escape) if escape else None
+    names = tuple(columns.split(",")) if columns else ()
+    declared = Dialect(delimiter, quote, escape, encoding, skip_lines, names, decimal)
+    dialect = None if declared == Dialect() else declared
     with _load_progress() as tell:
-        results = loader.load(source_named(source), paths, since=since, force=force, period=period, on_progress=tell)
+        results = loader.load(
+            source_named(source), paths, since=since, force=force, period=period, dialect=dialect, on_progress=tell
+        )
     _echo_results(results)
 
 
