@@ -19,6 +19,7 @@ from warehouse.errors import UserError
 
 # a quote that stays open for longer was never meant as one
 MOST_LINES_OF_RECORD = 1000
+HEAD_BYTES = 1024
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Blocks = Iterable[tuple[bytes, int]]
@@ -62,8 +63,10 @@ class Dialect:
             raise UserError("--delimiter holds the quote or the escape character: pass different ones.")
         if self.decimal not in (".", ","):
             raise UserError(f"--decimal '{self.decimal}' is no decimal mark: pass . or ,")
+        if self.skip_lines < 0:
+            raise UserError(f"--skip-lines {self.skip_lines} is less than none: pass how many to leave out.")
         try:
-            can_be_cut = is_wide(self.encoding) or "\r\n".encode(self.encoding) == b"\r\n"
+            can_be_cut = is_wide(self.encoding) or "\r\n".encode(self.encoding).endswith(b"\r\n")
         except LookupError:
             raise UserError(f"There is no encoding '{self.encoding}': pass for instance --encoding cp1252.") from None
         if not can_be_cut:
@@ -91,14 +94,17 @@ def settled_encoding(blocks: Blocks, declared: str) -> str:
     """
     votes = 0
     rest = b""
-    for number, (block, _) in enumerate(blocks):
+    for number, block in enumerate(_with_whole_head(blocks)):
         if number == 0:
             if block.startswith(codecs.BOM_UTF8):
                 return "utf-8"
             codec = wide_codec(block)
             if codec:
                 return codec
-            if codecs.lookup(declared).name in ("utf-8", "utf-8-sig"):
+            # without a mark and of few Latin letters: still, its line ends hold NUL bytes
+            if is_wide(declared) and b"\0" in block:
+                return declared
+            if is_wide(declared) or codecs.lookup(declared).name in ("utf-8", "utf-8-sig"):
                 return "utf-8"
         # a letter that two blocks share must not count against UTF-8
         block = rest + block
@@ -106,7 +112,21 @@ def settled_encoding(blocks: Blocks, declared: str) -> str:
         block, rest = block[:cut], block[cut:][:LONGEST_LINE_BYTES]
         votes += _votes_for_utf_8(block)
     votes += _votes_for_utf_8(rest)
-    return "utf-8" if votes > 0 or is_wide(declared) else declared
+    return "utf-8" if votes > 0 else declared
+
+
+def _with_whole_head(blocks: Blocks) -> Iterator[bytes]:
+    """The blocks, the first of them long enough to show what the file is."""
+    head: bytes | None = b""
+    for block, _ in blocks:
+        if head is not None:
+            head += block
+            if len(head) < HEAD_BYTES:
+                continue
+            block, head = head, None
+        yield block
+    if head:
+        yield head
 
 
 def _votes_for_utf_8(block: bytes) -> int:
@@ -142,7 +162,8 @@ def _lines(blocks: Blocks, encoding: str) -> Iterator[bytes]:
     """Physical lines with their ends, in UTF-8 if the encoding is wide; too long ones are cut but stay too long."""
     rest = b""
     is_first = True
-    for block in _narrow(blocks, encoding) if is_wide(encoding) else (block for block, _ in blocks):
+    whole = _with_whole_head(blocks)
+    for block in _narrow(whole, encoding) if is_wide(encoding) else whole:
         if is_first:
             block = block.removeprefix(codecs.BOM_UTF8)
         is_first = False
@@ -156,9 +177,9 @@ def _lines(blocks: Blocks, encoding: str) -> Iterator[bytes]:
         yield rest
 
 
-def _narrow(blocks: Blocks, encoding: str) -> Iterator[bytes]:
+def _narrow(blocks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(encoding)("agora_lone_surrogate")
-    for block, _ in blocks:
+    for block in blocks:
         yield decoder.decode(block).encode("utf-8", "surrogatepass")
     yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
 
@@ -241,10 +262,12 @@ class _Syntax:
         else:
             # up to a quote that ends its field, or to the end of the line
             self.quoted = re.compile(rf".*?(?={quote}(?:{delimiter}|\Z))|.*", re.DOTALL)
+        # a writer that quotes would have quoted a field with a quote in it
+        stray = quote if is_doubled or escape else ""
         if len(self.delimiter) == 1:
-            self.plain = re.compile(f"(?:{escaped}[^{escape}{delimiter}]++)*+")
+            self.plain = re.compile(f"(?:{escaped}[^{escape}{stray}{delimiter}]++)*+")
         else:
-            self.plain = re.compile(f"(?:{escaped}(?!{delimiter})[^{escape or chr(0)}])*+")
+            self.plain = re.compile(f"(?:{escaped}(?!{delimiter})[^{escape}{stray}\n])*+")
         pairs = [f"{escape}([{delimiter}{quote}{escape}])"] if escape else []
         self._pairs_plain = re.compile("|".join(pairs)) if pairs else None
         pairs += [f"{quote}({quote})"] if quote and (is_doubled or escape) else []
@@ -325,7 +348,7 @@ class _Reader:
         if end is _End.OPEN:
             return Rejection("malformed_line", "a quote in the line is never closed")
         if end is _End.MALFORMED:
-            return Rejection("malformed_line", "more than a delimiter follows a closing quote in the line")
+            return Rejection("malformed_line", "a quote stands where none can in the line")
         if self._field_count and len(fields) != self._field_count:
             return Rejection("wrong_field_count", f"the line has {len(fields)} fields, not {self._field_count}")
         return None
