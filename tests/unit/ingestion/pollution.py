@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ingestion.dialect import Dialect
+from ingestion.dialect import Dialect, Record, read_records, settled_encoding
+from ingestion.door import RejectedLine
 
 SEED = 2023
 ROW_COUNT = 84
@@ -100,6 +101,21 @@ def _precision_recall_f1(truth: Sequence[object], loaded: Sequence[object]) -> t
 def simple_score(scores: Sequence[Score]) -> float:
     """Pollock's simple score: the mean of the files' totals, at most 10."""
     return fmean(one.total for one in scores)
+
+
+def read(file: Polluted, block_bytes: int = 1000) -> tuple[Loaded, list[RejectedLine]]:
+    """What Agora's reader makes of a file, and the lines it turns away."""
+    blocks = [(file.content[i : i + block_bytes], i) for i in range(0, len(file.content), block_bytes)]
+    encoding = settled_encoding(blocks, file.dialect.encoding)
+    records: list[Row] = []
+    rejected: list[RejectedLine] = []
+    for record in read_records(blocks, file.dialect, encoding):
+        if isinstance(record, Record):
+            records.append(tuple(record.fields))
+        else:
+            rejected.append(record)
+    header = file.dialect.columns or (records.pop(0) if records else ())
+    return Loaded(header, records), rejected
 
 
 # Writing ----------------------------------------------------------------------------------------------------------

@@ -1,26 +1,9 @@
 """The declared-dialect reader against polluted files whose truth is known."""
 
 import pytest
-from pollution import DAMAGES, HEADER, Loaded, Polluted, Score, clean_rows, pollutions, score, simple_score
-
-from ingestion.dialect import Record, read_records, settled_encoding
-from ingestion.door import RejectedLine
+from pollution import DAMAGES, HEADER, Loaded, Polluted, Score, clean_rows, pollutions, read, score, simple_score
 
 FILES = pollutions()
-
-
-def read(file: Polluted, block_bytes: int = 1000) -> tuple[Loaded, list[RejectedLine]]:
-    blocks = [(file.content[i : i + block_bytes], i) for i in range(0, len(file.content), block_bytes)]
-    encoding = settled_encoding(blocks, file.dialect.encoding)
-    records: list[tuple[str, ...]] = []
-    rejected: list[RejectedLine] = []
-    for record in read_records(blocks, file.dialect, encoding):
-        if isinstance(record, Record):
-            records.append(tuple(record.fields))
-        else:
-            rejected.append(record)
-    header = file.dialect.columns or (records.pop(0) if records else ())
-    return Loaded(header, records), rejected
 
 
 def test_the_simple_score_is_at_least_9_9() -> None:
