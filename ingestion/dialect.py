@@ -5,6 +5,7 @@ that is never closed, reading goes on with the next physical line. What values m
 """
 
 import codecs
+import csv
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -218,9 +219,6 @@ class _Scan:
 
     def feed(self, line: _Line) -> _End:
         syntax, body, position = self._syntax, line.body, 0
-        if not self._is_open and not syntax.is_special(body):
-            self.fields = body.split(syntax.delimiter)
-            return _End.CLOSED
         while True:
             if not self._is_open:
                 self._is_quoted = syntax.quote != "" and body.startswith(syntax.quote, position)
@@ -268,14 +266,27 @@ class _Syntax:
             self.plain = re.compile(f"(?:{escaped}[^{escape}{stray}{delimiter}]++)*+")
         else:
             self.plain = re.compile(f"(?:{escaped}(?!{delimiter})[^{escape}{stray}\n])*+")
+        self._is_csv = len(self.delimiter) == 1 and (is_doubled or self.escape != "")
         pairs = [f"{escape}([{delimiter}{quote}{escape}])"] if escape else []
         self._pairs_plain = re.compile("|".join(pairs)) if pairs else None
         pairs += [f"{quote}({quote})"] if quote and (is_doubled or escape) else []
         self._pairs_quoted = re.compile("|".join(pairs)) if pairs else None
 
-    def is_special(self, body: str) -> bool:
-        """Whether a line holds more than fields and delimiters."""
-        return bool(self.quote and self.quote in body) or bool(self.escape and self.escape in body)
+    def plainly(self, body: str) -> list[str] | None:
+        """The fields of a line of no more than fields and delimiters, or of fields that are quoted as they should be;
+        None if it takes a closer look."""
+        if self.escape and self.escape in body:
+            return None
+        if not self.quote or self.quote not in body:
+            return body.split(self.delimiter)
+        if not self._is_csv:
+            return None
+        try:
+            fields = next(csv.reader((body,), delimiter=self.delimiter, quotechar=self.quote, strict=True))
+        except csv.Error:
+            return None
+        # csv tolerates a quote within a field that has none around it
+        return None if self.quote in "".join(fields) else fields
 
     def meant(self, text: str, is_quoted: bool) -> str:
         """The text that is meant by what stands within a field."""
@@ -320,6 +331,9 @@ class _Reader:
 
     def _record(self, first: _Line) -> Record | RejectedLine:
         """Take the next record, or the lines that are turned away in its place."""
+        fields = self._syntax.plainly(first.body)
+        if fields and not self._rejection(_End.CLOSED, fields, len(first.raw)) and not self._undecodable([first]):
+            return Record(self._ahead.popleft().number, fields)
         scan = _Scan(self._syntax)
         end = scan.feed(first)
         taken = 1
@@ -362,17 +376,19 @@ class _Reader:
         return False
 
     def _undecodable(self, lines: list[_Line]) -> Rejection | None:
+        if all(line.body.isascii() for line in lines):
+            return None
         if any(map(_holds_undecodable, lines)):
             if self._encoding == "utf-8":
                 return Rejection("invalid_utf8", "the line is not UTF-8")
             return Rejection("invalid_encoding", f"the line is not {self._encoding}")
-        if self._encoding != "utf-8" and any(not line.raw.isascii() and _is_utf_8(line.raw) for line in lines):
+        if self._encoding != "utf-8" and any(not line.body.isascii() and _is_utf_8(line.raw) for line in lines):
             return Rejection("invalid_encoding", f"the line is UTF-8 in a file of {self._encoding}")
         return None
 
 
 def _holds_undecodable(line: _Line) -> bool:
-    return not line.body.isascii() and LONE_SURROGATE.search(line.body) is not None
+    return LONE_SURROGATE.search(line.body) is not None
 
 
 def _kept(lines: list[_Line]) -> bytes:

@@ -260,6 +260,16 @@ def test_what_csv_writes_is_read_back_unchanged(
 
 
 @patient
+@given(st.lists(st.text("ab\"',;\\\n\ré ", max_size=12), max_size=6), st.sampled_from([None, "", "\\"]))
+def test_the_short_way_agrees_with_the_long_one(lines: list[str], escape: str | None) -> None:
+    content = ("a,b\n" + "\n".join(lines)).encode()
+    short = read(content, Dialect(escape=escape))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ingestion.dialect._Syntax.plainly", lambda syntax, body: None)
+        assert read(content, Dialect(escape=escape)) == short
+
+
+@patient
 @given(st.lists(st.sampled_from([b'"', b"\\", b",", b"\n", b"\r", b"a", b"\xe9", b"\0", b'""', b"1,2\n"]), max_size=60))
 def test_no_bytes_stop_the_reader(pieces: list[bytes]) -> None:
     content = b"".join(pieces)
