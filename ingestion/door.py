@@ -268,7 +268,8 @@ def understand_header(line: bytes, source: Source, file_name: str, where: str = 
     if not found:
         raise UserError(
             f"{file_name}, {where}: there is no header; the first line must name the columns "
-            f"{','.join(by_name)}: export the file with its header, as CSV text with line feeds."
+            f"{','.join(by_name)}: export the file with its header, as CSV text with line feeds, or name its "
+            "columns with --columns."
         )
     for name in found:
         if found.count(name) > 1:

@@ -4,7 +4,7 @@ A record becomes one line in UTF-8 with commas and doubled quotes, under the num
 begins. How records are read is known to `dialect`, what may land to `door`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import replace
 from itertools import islice
 
@@ -35,19 +35,17 @@ class ForeignFile:
 
     def check(self, door: Door) -> Iterator[Checked]:
         """Check all records, batch by batch."""
-        places = [place for place, column in enumerate(door.layout) if isinstance(column, Decimal)]
         has_comma = self._dialect.decimal == ","
+        numbers = {place for place, column in enumerate(door.layout) if has_comma and isinstance(column, Decimal)}
         while batch := list(islice(self._records, RECORDS_AT_A_TIME)):
             numbered_lines = []
             unread = []
             for record in batch:
-                if isinstance(record, RejectedLine):
+                if isinstance(record, Record):
+                    fields = _with_points(record.fields, numbers) if numbers else record.fields
+                    numbered_lines.append((record.line_number, canonical_line(fields)))
+                else:
                     unread.append(_unread(record, door))
-                    continue
-                for place in places if has_comma else ():
-                    # swapped, so that a point that stood there for thousands is turned away
-                    record.fields[place] = record.fields[place].translate(SWAPPED_MARKS)
-                numbered_lines.append((record.line_number, canonical_line(record.fields)))
             checked = door.check(numbered_lines, self._bytes_done)
             rejected = sorted(checked.rejected + unread, key=lambda line: line.line_number)
             yield replace(checked, rejected=rejected)
@@ -88,6 +86,12 @@ def _quoted(field: str) -> str:
     if any(mark in field for mark in ',"\r\n'):
         return '"' + field.replace('"', '""') + '"'
     return field
+
+
+def _with_points(fields: list[str], numbers: Set[int]) -> list[str]:
+    """The fields, those of numbers with a decimal point. Both marks are swapped, so that a point that stood there for
+    thousands is turned away."""
+    return [field.translate(SWAPPED_MARKS) if place in numbers else field for place, field in enumerate(fields)]
 
 
 def _unread(line: RejectedLine, door: Door) -> RejectedLine:

@@ -9,9 +9,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -228,41 +229,47 @@ def simulate_ecommerce(out: Path, seed: int, users: int, events: int, months: in
 @click.option("--since", metavar="PERIOD", help="Leave out files of earlier periods, e.g. 2019-12.")
 @click.option("--period", metavar="PERIOD", help="What the files are for, whatever their names say, e.g. 2019-10.")
 @click.option("--force", is_flag=True, help="Land again what was landed with the same bytes, in its place.")
-@click.option("--delimiter", default=",", metavar="TEXT", help="Between fields, if not a comma: ';', tab, space …")
-@click.option("--quote", default='"', metavar="CHAR", help="Around fields, if not a double quote; or none.")
+@click.option("--delimiter", metavar="TEXT", help="Between fields, if not a comma: ';', tab, space …")
+@click.option("--quote", metavar="CHAR", help="Around fields, if not a double quote; or none.")
 @click.option("--escape", metavar="CHAR", help="Before a quote within quotes, if it is not doubled; or none.")
-@click.option("--encoding", default="utf-8", metavar="NAME", help="If not UTF-8: cp1252, latin-1, utf-16 …")
-@click.option("--skip-lines", default=0, metavar="N", help="Lines to leave out before the header.")
-@click.option("--columns", default="", metavar="A,B,…", help="The names of the columns, if the file has no header.")
-@click.option("--decimal", default=".", metavar="MARK", help="The decimal mark of prices, if not a point.")
+@click.option("--encoding", metavar="NAME", help="If not UTF-8: cp1252, latin-1, utf-16 …")
+@click.option("--skip-lines", type=int, metavar="N", help="Lines to leave out before the header.")
+@click.option("--columns", metavar="A,B,…", help="The names of the columns, if the file has no header.")
+@click.option("--decimal", metavar="MARK", help="The decimal mark of prices, if not a point.")
 def load(
     source: str,
     paths: tuple[str, ...],
     since: str | None,
     period: str | None,
     force: bool,
-    delimiter: str,
-    quote: str,
+    delimiter: str | None,
+    quote: str | None,
     escape: str | None,
-    encoding: str,
-    skip_lines: int,
-    columns: str,
-    decimal: str,
+    encoding: str | None,
+    skip_lines: int | None,
+    columns: str | None,
+    decimal: str | None,
 ) -> None:
     """Land files of SOURCE (ecommerce.events). A folder means every matching file in it.
 
-    Files in UTF-8 with commas and a header need no option. How others are written is said, not guessed: --delimiter
-    to --decimal.
+    Files in UTF-8 with commas and a header, one line a record, need no option. How others are written is said, not
+    guessed: --delimiter to --decimal.
     """
     from ingestion import loader
     from ingestion.dialect import Dialect
     from ingestion.source import source_named
 
-    delimiter, quote = (NAMED_MARKS.get(mark, mark) for mark in (delimiter, quote))
-    escape = NAMED_MARKS.get(escape, escape) if escape else None
-    names = tuple(columns.split(",")) if columns else ()
-    declared = Dialect(delimiter, quote, escape, encoding, skip_lines, names, decimal)
-    dialect = None if declared == Dialect() else declared
+    said = {
+        "delimiter": delimiter and NAMED_MARKS.get(delimiter, delimiter),
+        "quote": quote and NAMED_MARKS.get(quote, quote),
+        "escape": escape and NAMED_MARKS.get(escape, escape),
+        "encoding": encoding,
+        "skip_lines": skip_lines,
+        "columns": tuple(columns.split(",")) if columns else None,
+        "decimal": decimal,
+    }
+    changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    dialect = replace(Dialect(), **changes) if changes else None
     with _load_progress() as tell:
         results = loader.load(
             source_named(source), paths, since=since, force=force, period=period, dialect=dialect, on_progress=tell

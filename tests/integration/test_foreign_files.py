@@ -111,6 +111,9 @@ def test_a_french_export_lands_value_by_value(tmp_path: Path) -> None:
         (["--encoding", "utf-16"], {"encoding": "utf-16"}),
         (["--encoding", "utf-16", "--delimiter", ";"], {"encoding": "utf-16-le", "delimiter": ";"}),
         (["--encoding", "cp1252"], {}),
+        # nothing is foreign but the line breaks
+        (["--delimiter", ","], {}),
+        (["--delimiter", ","], {"lineterminator": "\r", "quoting": csv.QUOTE_ALL}),
     ],
 )
 def test_each_option_reads_what_csv_writes(tmp_path: Path, options: list[str], how: dict[str, Any]) -> None:
