@@ -25,7 +25,8 @@ LONGEST_LINE_BYTES = 2**16
 MOST_FIELDS = 500
 LONGEST_NUMBER = 200
 OTHER_DELIMITERS = (";", "\t", "|", ":")
-DELIMITER_NAMES = {"\t": "a tab"}
+# what it is called, and how the option is told
+DELIMITER_NAMES = {"\t": ("a tab", "tab")}
 
 # one entry per field of the file's lines; None for a column that is left out
 Layout = tuple[Column | None, ...]
@@ -43,13 +44,15 @@ class Header:
 class RejectedLine:
     """A line that is turned away, with its physical line number (the header is line 1).
 
-    `is_suppressed`: it may be about somebody who asked to be forgotten, and must not be kept.
+    `is_suppressed`: it may be about somebody who asked to be forgotten, and must not be kept. `is_unread`: a foreign
+    file's line that never became fields; what it holds is not in the order of the file's columns.
     """
 
     line_number: int
     rejection: Rejection
     line: bytes
     is_suppressed: bool = False
+    is_unread: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,13 +206,18 @@ def people_of(line: bytes, layout: Layout, source: Source) -> People:
     text = unicodedata.normalize("NFKC", line.replace(b"\0", b"").decode("utf-8", errors="replace"))
     fields = split_fields(text)
     digits: list[str] = []
-    if fields is not None and len(fields) == len(layout):
-        field = fields[[column.name if column else None for column in layout].index(source.person)]
+    names = [column.name if column else None for column in layout]
+    # a line that was never read has a layout without columns
+    if fields is not None and len(fields) == len(names) and source.person in names:
+        field = fields[names.index(source.person)]
         person_id = id_meant(field)
         if person_id is not None:
             return People(frozenset((person_id,)), is_certain=True)
         digits = re.findall(r"[0-9]{1,40}", field)
     pieces = re.split(r"[,;\t|\"]", text, maxsplit=MOST_FIELDS)[:MOST_FIELDS]
+    if source.person not in names:
+        # whatever the delimiter of its file is
+        pieces += re.split(r"[^\w.+-]+", text, maxsplit=MOST_FIELDS)[:MOST_FIELDS]
     ids = (id_meant(piece) for piece in (*pieces, *digits))
     return People(frozenset(person_id for person_id in ids if person_id is not None), is_certain=False)
 
@@ -249,7 +257,7 @@ def split_fields(text: str, delimiter: str = ",") -> list[str] | None:
         return None
 
 
-def understand_header(line: bytes, source: Source, file_name: str) -> Header:
+def understand_header(line: bytes, source: Source, file_name: str, where: str = "line 1") -> Header:
     """Map the first line by name onto the source's columns: any order, case, blanks around and BOM are tolerated.
 
     Raises:
@@ -261,20 +269,24 @@ def understand_header(line: bytes, source: Source, file_name: str) -> Header:
     found = [name for name in names if name in by_name]
     for delimiter in OTHER_DELIMITERS:
         if len(found) < 2 <= sum(name in by_name for name in _names(text, delimiter)):
-            seen = DELIMITER_NAMES.get(delimiter, f"'{delimiter}'")
-            raise UserError(f"{file_name}, line 1: columns are separated by {seen}: export the file with commas.")
+            seen, option = DELIMITER_NAMES.get(delimiter, (f"'{delimiter}'", f"'{delimiter}'"))
+            raise UserError(
+                f"{file_name}, {where}: columns are separated by {seen}: export the file with commas or pass "
+                f"--delimiter {option}."
+            )
     if not found:
         raise UserError(
-            f"{file_name}, line 1: there is no header; the first line must name the columns "
-            f"{','.join(by_name)}: export the file with its header, as CSV text with line feeds."
+            f"{file_name}, {where}: there is no header; the first line must name the columns "
+            f"{','.join(by_name)}: export the file with its header, as CSV text with line feeds, or name its "
+            "columns with --columns."
         )
     for name in found:
         if found.count(name) > 1:
-            raise UserError(f"{file_name}, line 1: the column {name} stands there twice: export the file again.")
+            raise UserError(f"{file_name}, {where}: the column {name} stands there twice: export the file again.")
     missing = [name for name in by_name if name not in found]
     if missing:
         raise UserError(
-            f"{file_name}, line 1: the header lacks {', '.join(missing)}: export the file with all of its columns, "
+            f"{file_name}, {where}: the header lacks {', '.join(missing)}: export the file with all of its columns, "
             f"{','.join(by_name)}."
         )
     layout = tuple(by_name.get(name) for name in names)

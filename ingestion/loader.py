@@ -8,12 +8,13 @@ rows are written is known to `door`, `keys`, `quarantine` and `landing`.
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -29,8 +30,10 @@ from ingestion.audit import (
     open_attempt,
 )
 from ingestion.delivery import Delivery, Location, deliveries
+from ingestion.dialect import Dialect
 from ingestion.door import (
     Checked,
+    Door,
     Header,
     RejectedLine,
     check_texts,
@@ -39,6 +42,7 @@ from ingestion.door import (
     whole_lines,
 )
 from ingestion.download import downloaded, patiently, sweep_spool, version_id
+from ingestion.foreign import ForeignFile
 from ingestion.keys import QUARANTINE, Key, open_key
 from ingestion.landing import Landing
 from ingestion.quarantine import Seal, quarantine_lines, quarantined_lines
@@ -51,6 +55,10 @@ from warehouse.settings import home, now
 
 # half a million lines: below that, the start of the faster door takes longer than it saves
 BULK_BYTES = 64 * 2**20
+
+
+if TYPE_CHECKING:
+    from ingestion.block_door import BlockDoor
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,7 @@ def load(
     force: bool = False,
     period: str | None = None,
     sha256: str | None = None,
+    dialect: Dialect | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[LoadResult]:
     """Land files, each in a transaction of its own, in the order of period and name.
@@ -157,6 +166,7 @@ def load(
         force: land again what has landed with the same bytes; the earlier rows are replaced.
         period: what the files are about, whatever their names say.
         sha256: what the file must be, in hexadecimal digits; for one file only.
+        dialect: how the files are written, if not as UTF-8 with commas.
         on_progress: told about every block, and everything worth telling on the way.
 
     Raises:
@@ -181,7 +191,7 @@ def load(
         seal = Seal(open_key(connection, QUARANTINE, may_generate=True))
         # its key is asked for before anything is tried; each load reads the list anew
         suppressions(connection, source.domain)
-    results = [_load_file(source, delivery, key, seal, force, sha256, tell) for delivery in to_land]
+    results = [_load_file(source, delivery, key, seal, force, sha256, dialect, tell) for delivery in to_land]
     refusals = [result.message for result in results if result.status == "failed"]
     if refusals:
         raise FilesRefused(refusals, results)
@@ -238,6 +248,7 @@ class _Attempt:
     key: Key
     seal: Seal
     force: bool
+    dialect: Dialect | None
     tell: Callable[[Progress], None]
     started: float
 
@@ -264,12 +275,13 @@ def _load_file(
     seal: Seal,
     force: bool,
     sha256: str | None,
+    dialect: Dialect | None,
     tell: Callable[[Progress], None],
 ) -> LoadResult:
     started = time.monotonic()
     name = delivery.file.name
     with open_attempt(source.name, name, delivery.period.text, key.key_id) as (audit, load_id):
-        attempt = _Attempt(source, delivery, load_id, key, seal, force, tell, started)
+        attempt = _Attempt(source, delivery, load_id, key, seal, force, dialect, tell, started)
         try:
             unchanged = None if force else _landed_unchanged(audit, attempt)
             if unchanged and sha256 in (None, unchanged.sha256):
@@ -379,10 +391,7 @@ def _land_lines(
     into: Landing, connection: psycopg.Connection, attempt: _Attempt, spool: Spooled
 ) -> tuple[_Tally, Header]:
     name = spool.file_name
-    first_line, texts = take_first_line(whole_lines(spool.blocks()))
-    if first_line is None:
-        raise UserError(f"{name} holds no rows: deliver it again.")
-    header = understand_header(first_line, attempt.source, name)
+    header, check = _opened(spool, attempt, into)
     tally = _Tally()
 
     def count(checked: Checked) -> None:
@@ -393,12 +402,28 @@ def _land_lines(
         quarantine_lines(connection, attempt.seal, header.layout, attempt.load_id, tally.waiting, now())
         tally.waiting.clear()
 
-    door = into.door(header.layout, attempt.delivery.period)
-    chosen = into.bulk_door(door) if spool.text_bytes >= BULK_BYTES else door
-    into.land(chosen, check_texts(chosen.check_text, texts, first_line_number=2), count, quarantine_waiting)
+    into.land(*check(into.door(header.layout, attempt.delivery.period)), count, quarantine_waiting)
     if tally.counts.rows_read == 0:
         raise UserError(f"{name} holds no rows, only a header: deliver it again.")
     return tally, header
+
+
+def _opened(
+    spool: Spooled, attempt: _Attempt, into: Landing
+) -> tuple[Header, Callable[[Door], tuple["Door | BlockDoor", Iterable[Checked]]]]:
+    """The header of a file, and what gives the door to use for the lines below it and checks them there."""
+    if attempt.dialect:
+        foreign = ForeignFile(spool, attempt.dialect, attempt.source)
+        return foreign.header, lambda door: (door, foreign.check(door))
+    first_line, texts = take_first_line(whole_lines(spool.blocks()))
+    if first_line is None:
+        raise UserError(f"{spool.file_name} holds no rows: deliver it again.")
+
+    def check(door: Door) -> tuple["Door | BlockDoor", Iterable[Checked]]:
+        chosen = into.bulk_door(door) if spool.text_bytes >= BULK_BYTES else door
+        return chosen, check_texts(chosen.check_text, texts, first_line_number=2)
+
+    return understand_header(first_line, attempt.source, spool.file_name), check
 
 
 def _refuse_hopeless(attempt: _Attempt, tally: _Tally) -> None:
@@ -412,7 +437,8 @@ def _refuse_hopeless(attempt: _Attempt, tally: _Tally) -> None:
             raise UserError(
                 f"{name}, line {first.line_number}: {first.rejection.detail}, and no row of the file is good "
                 f"({count} of {tally.counts.rows_read} like this one): export the file again as "
-                f"{','.join(column.name for column in attempt.source.columns)} with commas."
+                f"{','.join(column.name for column in attempt.source.columns)} with commas, or say with --delimiter, "
+                "--quote, --encoding how it is written."
             )
     for limit in attempt.source.limits:
         count = tally.by_reason[limit.error_code]
@@ -454,6 +480,10 @@ def _replay(connection: psycopg.Connection, load_id: int, tell: Callable[[Progre
     suppressed: list[int] = []
     still_quarantined = 0
     for layout, lines in quarantined_lines(connection, seal, source, load_id):
+        if not any(layout):
+            # a foreign file's lines that never became records: no rule of the door is about them
+            still_quarantined += len(lines)
+            continue
         door = into.door(layout, period)
         checked = door.check(lines)
         into.land(door, [checked])

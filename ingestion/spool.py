@@ -46,6 +46,12 @@ FOREIGN_MAGICS = (
     (b"Obj\x01", "an Avro file"),
     (GZIP_MAGIC, "a gzip file within a gzip file"),
 )
+WIDE_ENCODINGS = {
+    "utf-16": "UTF-16",
+    "utf-16-be": "UTF-16 (big-endian)",
+    "utf-16-le": "UTF-16 (little-endian)",
+    "utf-32": "UTF-32",
+}
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,11 @@ class Spooled:
         """How much text comes out of the copy: exactly, or for gzip about, at the rate of a click log."""
         return self.size_bytes * (USUAL_INFLATION if self._is_gzip() else 1)
 
-    def blocks(self) -> Iterator[tuple[bytes, int]]:
+    def blocks(self, *, may_be_wide: bool = False) -> Iterator[tuple[bytes, int]]:
         """Yield blocks of about 1 MB of text with the delivered bytes they took so far.
+
+        Args:
+            may_be_wide: pass text in UTF-16 or UTF-32 on, rather than refuse it.
 
         Raises:
             UserError: the gzip stream is cut, damaged, followed by something else or a bomb; or what comes out is no
@@ -76,7 +85,7 @@ class Spooled:
         self.stream.seek(0)
         for block, done in self._inflated() if is_gzip else self._plain():
             if first:
-                refuse_foreign_bytes(self.file_name, block)
+                refuse_foreign_bytes(self.file_name, block, may_be_wide=may_be_wide)
             first = False
             yield block, done
 
@@ -192,7 +201,7 @@ def refuse_size(file_name: str, size_bytes: int, directory: Path, *, have_bytes:
         )
 
 
-def refuse_foreign_bytes(file_name: str, head: bytes) -> None:
+def refuse_foreign_bytes(file_name: str, head: bytes, *, may_be_wide: bool = False) -> None:
     """Raise UserError, naming what it is, if the first bytes of a text are those of something else."""
     for magic, kind in FOREIGN_MAGICS:
         if head.startswith(magic):
@@ -201,23 +210,26 @@ def refuse_foreign_bytes(file_name: str, head: bytes) -> None:
         raise UserError(
             f"{file_name} is a web page, not CSV text: the link may ask for a login first, or lead to a page about it."
         )
-    encoding = _wide_encoding(head[:1024])
-    if encoding:
-        raise UserError(f"{file_name} is encoded in {encoding}: export it in UTF-8.")
+    codec = wide_codec(head)
+    if codec and not may_be_wide:
+        name, option = WIDE_ENCODINGS[codec], codec[:6]
+        raise UserError(f"{file_name} is encoded in {name}: export it in UTF-8 or pass --encoding {option}.")
     if not head.strip(b"\0"):
         raise UserError(f"{file_name} is filled with NUL bytes (a copy that failed?): deliver it again.")
 
 
-def _wide_encoding(head: bytes) -> str | None:
+def wide_codec(head: bytes) -> str | None:
+    """The codec of a text of two or four bytes a character, one of `WIDE_ENCODINGS`, by its first bytes; or None."""
+    head = head[:1024]
     if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
-        return "UTF-32"
+        return "utf-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "UTF-16"
+        return "utf-16"
     # Latin text in UTF-16 without a mark: every other byte is NUL
-    for first, encoding in ((0, "UTF-16 (big-endian)"), (1, "UTF-16 (little-endian)")):
+    for first, codec in ((0, "utf-16-be"), (1, "utf-16-le")):
         half, other = head[first::2], head[1 - first :: 2]
         if half and half.count(0) > 0.9 * len(half) and other.count(0) < 0.1 * len(other):
-            return encoding
+            return codec
     return None
 
 

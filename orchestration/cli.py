@@ -9,9 +9,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from orchestration.run import RunOutcome
 
 DOMAINS = ("ecommerce",)
+NAMED_MARKS = {"tab": "\t", "\\t": "\t", "space": " ", "none": ""}
 WRITING_DBT_COMMANDS = frozenset(("build", "run", "seed", "snapshot", "retry", "run-operation"))
 
 
@@ -228,6 +230,13 @@ def simulate_ecommerce(out: Path, seed: int, users: int, events: int, months: in
 @click.option("--period", metavar="PERIOD", help="What the files are for, whatever their names say, e.g. 2019-10.")
 @click.option("--force", is_flag=True, help="Land again what was landed with the same bytes, in its place.")
 @click.option("--sha256", metavar="HEX", help="Refuse the file unless this is its SHA-256; for one file.")
+@click.option("--delimiter", metavar="TEXT", help="Between fields, if not a comma: ';', tab, space …")
+@click.option("--quote", metavar="CHAR", help="Around fields, if not a double quote; or none.")
+@click.option("--escape", metavar="CHAR", help="Before a quote within quotes, if it is not doubled; or none.")
+@click.option("--encoding", metavar="NAME", help="If not UTF-8: cp1252, latin-1, utf-16 …")
+@click.option("--skip-lines", type=int, metavar="N", help="Lines to leave out before the header.")
+@click.option("--columns", metavar="A,B,…", help="The names of the columns, if the file has no header.")
+@click.option("--decimal", metavar="MARK", help="The decimal mark of prices, if not a point.")
 def load(
     source: str,
     locations: tuple[str, ...],
@@ -235,6 +244,13 @@ def load(
     period: str | None,
     force: bool,
     sha256: str | None,
+    delimiter: str | None,
+    quote: str | None,
+    escape: str | None,
+    encoding: str | None,
+    skip_lines: int | None,
+    columns: str | None,
+    decimal: str | None,
 ) -> None:
     """Land files of SOURCE (ecommerce.events): from a path, a URL or a bucket.
 
@@ -249,10 +265,25 @@ def load(
     (YYYY-Mon[-DD][.part].csv[.gz]). A download that was cut goes on where it stopped. A checksum published beside a
     file (FILE.sha256, SHA256SUMS) must be the file's. Buckets: AWS_ACCESS_KEY_ID and its kin say who asks,
     AWS_ENDPOINT_URL where, if not at Amazon. More: docs/how-to/load-from-a-url-or-bucket.md.
+
+    Files in UTF-8 with commas and a header, one line a record, need no option. How others are written is said, not
+    guessed: --delimiter to --decimal (docs/foreign-files.md).
     """
     from ingestion import loader
+    from ingestion.dialect import Dialect
     from ingestion.source import source_named
 
+    said = {
+        "delimiter": delimiter and NAMED_MARKS.get(delimiter, delimiter),
+        "quote": quote and NAMED_MARKS.get(quote, quote),
+        "escape": escape and NAMED_MARKS.get(escape, escape),
+        "encoding": encoding,
+        "skip_lines": skip_lines,
+        "columns": tuple(columns.split(",")) if columns else None,
+        "decimal": decimal,
+    }
+    changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    dialect = replace(Dialect(), **changes) if changes else None
     with _load_progress() as tell:
         results = loader.load(
             source_named(source),
@@ -261,6 +292,7 @@ def load(
             force=force,
             period=period,
             sha256=sha256,
+            dialect=dialect,
             on_progress=tell,
         )
     _echo_results(results)

@@ -383,6 +383,13 @@ def test_without_a_readable_id_every_field_that_is_a_number_may_be_one(broken: b
     assert not people.is_certain
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", " ", ":", "~", "\x1f", "§", "'"])
+def test_in_a_line_that_was_never_read_ids_are_found_whatever_the_delimiter(delimiter: str) -> None:
+    unread = line().replace(b",", delimiter.encode())
+    assert 541312140 in people_of(unread, (), EVENTS).ids
+    assert people_of(b"", (), EVENTS) == People(frozenset(), is_certain=False)
+
+
 def test_a_line_of_utf_16_is_read() -> None:
     assert people_of(line(price="?").decode().encode("utf-16-le"), LAYOUT, EVENTS).ids == {541312140}
 
