@@ -3,6 +3,7 @@
 Which files wait is asked of the audit, not of a clock: a tick that was missed is made up by the next.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,12 @@ def files_in_drop_folder(source_name: str) -> list[Path]:
     return sorted(
         file for file in drop_folder(source_name).iterdir() if file.is_file() and source.period_of_file(file.name)
     )
+
+
+def drop_fingerprint(source_name: str) -> str:
+    """What lies in the drop folder, by names, sizes and times; empty if nothing does."""
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files_in_drop_folder(source_name)]
+    return hashlib.sha256(repr(states).encode()).hexdigest() if states else ""
 
 
 def land_drop_folder(source_name: str, *, on_notice: Callable[[str], None]) -> list[LoadResult]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from orchestration.locks import domain_lock
+from orchestration.presence import present
 
 
 class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -19,5 +20,6 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
             if context.log:
                 context.log.info(message)
 
-        with domain_lock("run", self.domain, on_wait=say):
+        # also while it waits for the lock
+        with present(context.run_id or ""), domain_lock("run", self.domain, on_wait=say):
             yield self

@@ -7,7 +7,7 @@ import dagster as dg
 
 from governance import access_log, retention
 from governance.classification import classified_tables
-from orchestration.alerts import report_failure
+from orchestration.presence import present
 from orchestration.project import manifest
 from warehouse.settings import now
 
@@ -19,6 +19,11 @@ class Expiry(dg.Config):
 @dg.op
 def purge_expired(context: dg.OpExecutionContext, config: Expiry) -> None:
     """Remove what is past its time on the day given, or now."""
+    with present(context.run_id):
+        _purge(context, config)
+
+
+def _purge(context: dg.OpExecutionContext, config: Expiry) -> None:
     as_of = datetime.fromisoformat(config.as_of).astimezone(UTC) if config.as_of else now()
     models = [str(table) for table in classified_tables(manifest()) if table.made_by == "dbt"]
     purges = [
@@ -39,7 +44,6 @@ def purge_expired(context: dg.OpExecutionContext, config: Expiry) -> None:
     name="retention",
     description="Remove raw rows, quarantined lines, built rows, predictions and access log that are past their time.",
     executor_def=dg.in_process_executor,
-    hooks={report_failure},
     op_retry_policy=dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIAL),
 )
 def retention_job() -> None:
