@@ -67,10 +67,19 @@ class _UndeliveredError(Exception):
     """The webhook did not take a message; the text says why, without its address, which is a secret."""
 
 
-def begin_watching() -> None:
-    """Of runs that began before the first call, nothing is told."""
+def begin_watching(instance: dg.DagsterInstance) -> None:
+    """Let Dagster know of dead runs. Of runs that began before the first time anybody looked, nothing is told."""
     with _memory():
-        pass
+        close_dead_runs(instance)
+
+
+def tell_not_started(domain: str, error: Exception, *, on_notice: Callable[[str], None]) -> None:
+    """Tell that a run came to nothing before Dagster knew of it: no server, no definitions. Never raises, as `tell`."""
+    try:
+        kind = type(error).__name__
+        _deliver(Alert(f"Agora: the job {domain} could not start ({kind}): run it by hand.", "failure", domain))
+    except _UndeliveredError as problem:
+        on_notice(str(problem))
 
 
 def tell(instance: dg.DagsterInstance, *, on_notice: Callable[[str], None]) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import dagster as dg
 
 from orchestration.alerts import begin_watching, tell
-from orchestration.presence import close_dead_runs
 from orchestration.project import STEP_NAMES
 from orchestration.resume import configured_ops, run_to_go_on_from
 from warehouse.files import lock
@@ -80,8 +79,7 @@ def run_domain(
     steps = (f"{domain}_models", f"{domain}_marts")
     ops = {step: {"config": {"full_refresh": full_refresh}} for step in steps}
     with _instance() as instance:
-        begin_watching()
-        close_dead_runs(instance)
+        begin_watching(instance)
         failed = run_to_go_on_from(instance, domain) if on_notice and not full_refresh else None
         done = _steps_done(instance, failed) if failed else []
         if failed is None or on_notice is None or not done:
@@ -93,7 +91,7 @@ def run_domain(
 def run_retention(as_of: datetime, *, on_step: Callable[[str], None]) -> RunOutcome:
     """Execute the retention job in this process and record it in Dagster's instance."""
     with _instance() as instance:
-        begin_watching()
+        begin_watching(instance)
         return _run_job(instance, "retention", {"purge_expired": {"config": {"as_of": as_of.isoformat()}}}, on_step)
 
 

@@ -13,6 +13,5 @@ from orchestration import alerts
 )
 def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Starts nothing."""
-    alerts.begin_watching()
     alerts.tell(context.instance, on_notice=context.log.warning)
     return dg.SkipReason("all that there was to tell has been tried")

@@ -290,3 +290,12 @@ def test_what_landed_in_between_is_built_by_all_steps_whether_the_webhook_listen
     assert steps_of_last_run() == ALL_STEPS
     assert one("select count(*) from ecommerce.dim_products where product_id = 1") == 1
     assert kinds(receiver) == [("failure", "ecommerce"), ("recovered", "ecommerce")], "told late, but told"
+
+
+def test_a_run_that_finds_no_server_is_told(shop: Path, receiver: Any) -> None:
+    said = agora("run", "ecommerce", expect=2, PGHOST="127.0.0.1", PGPORT="9", PGUSER="nobody")
+    assert "cannot connect to 127.0.0.1:9" in said
+    (body,) = receiver.bodies
+    assert kinds(receiver) == [("failure", "ecommerce")]
+    assert "could not start (UserError)" in body["text"]
+    assert "127.0.0.1" not in body["text"]

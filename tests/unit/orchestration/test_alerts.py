@@ -91,7 +91,7 @@ def told(instance: dg.DagsterInstance) -> list[str]:
 def test_a_failed_run_is_told_once_after_its_retries_and_so_is_the_next_good_one(
     instance: dg.DagsterInstance, receiver: Any
 ) -> None:
-    alerts.begin_watching()
+    alerts.begin_watching(instance)
     run_id = run(instance, fails=True)
     assert [told(instance), told(instance)] == [[], []]
     (body,) = receiver.bodies
@@ -113,14 +113,14 @@ def test_a_failed_run_is_told_once_after_its_retries_and_so_is_the_next_good_one
 
 def test_runs_before_the_watch_and_good_ones_are_not_told(instance: dg.DagsterInstance, receiver: Any) -> None:
     run(instance, fails=True)
-    alerts.begin_watching()
+    alerts.begin_watching(instance)
     run(instance, fails=False)
     assert told(instance) == []
     assert receiver.bodies == []
 
 
 def test_two_who_look_at_once_tell_it_once(instance: dg.DagsterInstance, receiver: Any) -> None:
-    alerts.begin_watching()
+    alerts.begin_watching(instance)
     run(instance, fails=True)
     with ThreadPoolExecutor(4) as executor:
         assert list(executor.map(told, [instance] * 4)) == [[]] * 4
@@ -131,7 +131,7 @@ def test_without_a_webhook_everything_counts_as_told(
     instance: dg.DagsterInstance, receiver: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AGORA_WEBHOOK_URL")
-    alerts.begin_watching()
+    alerts.begin_watching(instance)
     run(instance, fails=True)
     assert told(instance) == []
     assert "ecommerce" in failing_jobs()
@@ -154,7 +154,7 @@ def status_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRun
 
 
 def test_a_run_whose_process_was_killed_is_told_as_dead(instance: dg.DagsterInstance, receiver: Any) -> None:
-    alerts.begin_watching()
+    alerts.begin_watching(instance)
     dead = unfinished(instance)
     code = (
         "import sys, time; from orchestration.presence import present\n"
@@ -181,7 +181,7 @@ def test_a_run_whose_process_was_killed_is_told_as_dead(instance: dg.DagsterInst
 def test_a_run_that_lives_or_only_just_starts_is_left_alone(
     instance: dg.DagsterInstance, receiver: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alerts.begin_watching()
+    alerts.begin_watching(instance)
     here, starting = unfinished(instance), unfinished(instance)
     with presence.present(here.run_id):
         assert told(instance) == []
@@ -219,6 +219,23 @@ def test_a_stale_source_is_told_once_and_once_when_it_is_over(
         "source": "ecommerce.events",
     }
     assert receiver.bodies[1]["text"] == "Agora: ecommerce.events is no longer stale; its last load was 2 h ago."
+
+
+def test_a_run_that_cannot_start_is_told_without_the_reasons_text(receiver: Any) -> None:
+    notices: list[str] = []
+    error = RuntimeError("ada@example.org")
+    alerts.tell_not_started("ecommerce", error, on_notice=notices.append)
+    assert receiver.bodies == [
+        {
+            "text": "Agora: the job ecommerce could not start (RuntimeError): run it by hand.",
+            "kind": "failure",
+            "domain": "ecommerce",
+        }
+    ]
+    receiver.answers[:] = [500] * 3
+    alerts.tell_not_started("ecommerce", error, on_notice=notices.append)
+    (notice,) = notices
+    assert "it answered 500" in notice
 
 
 # --- a webhook that does not listen -----------------------------------------------------------------------------
