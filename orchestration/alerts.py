@@ -107,9 +107,12 @@ def _memory() -> Iterator[_Memory]:
     files.make_home(home())
     path = home() / "alerts.json"
     with files.lock(home() / ".alerts.lock"):
-        kept = files.read_json(path)
-        memory = _Memory(**kept) if kept else _Memory(datetime.now(UTC).isoformat())
-        before = asdict(memory) if kept else None
+        try:
+            memory = _Memory(**(files.read_json(path) or {}))
+            before = asdict(memory)
+        except (UserError, TypeError):
+            # none yet, or damaged: watching begins now
+            memory, before = _Memory(datetime.now(UTC).isoformat()), {}
         try:
             yield memory
         finally:

@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 from ingestion.source import sources
 from warehouse import files
 from warehouse.connections import connect
+from warehouse.errors import UserError
 from warehouse.settings import home, now
 
 Freshness = Literal["never loaded", "fresh", "late", "stale"]
@@ -80,7 +81,11 @@ def domain_statuses() -> list[DomainStatus]:
 
 def failing_jobs() -> dict[str, str]:
     """By job, the sentence on its last run, of those whose last run failed; see `alerts`, which writes it down."""
-    memory = files.read_json(home() / "alerts.json") or {}
+    try:
+        memory = files.read_json(home() / "alerts.json") or {}
+    except UserError:
+        # damaged: `alerts` writes it anew
+        memory = {}
     return dict(memory.get("failing", {}))
 
 

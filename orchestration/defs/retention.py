@@ -7,7 +7,6 @@ import dagster as dg
 
 from governance import access_log, retention
 from governance.classification import classified_tables
-from orchestration.presence import present
 from orchestration.project import manifest
 from warehouse.settings import now
 
@@ -16,14 +15,9 @@ class Expiry(dg.Config):
     as_of: str | None = None
 
 
-@dg.op
+@dg.op(required_resource_keys={"presence"})
 def purge_expired(context: dg.OpExecutionContext, config: Expiry) -> None:
     """Remove what is past its time on the day given, or now."""
-    with present(context.run_id):
-        _purge(context, config)
-
-
-def _purge(context: dg.OpExecutionContext, config: Expiry) -> None:
     as_of = datetime.fromisoformat(config.as_of).astimezone(UTC) if config.as_of else now()
     models = [str(table) for table in classified_tables(manifest()) if table.made_by == "dbt"]
     purges = [

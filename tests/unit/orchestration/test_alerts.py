@@ -119,6 +119,17 @@ def test_runs_before_the_watch_and_good_ones_are_not_told(instance: dg.DagsterIn
     assert receiver.bodies == []
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"of": "another version"}'])
+def test_a_damaged_memory_hinders_nobody(instance: dg.DagsterInstance, receiver: Any, home: Path, content: str) -> None:
+    (home / "alerts.json").write_text(content)
+    assert failing_jobs() == {}
+    run(instance, fails=True)
+    assert told(instance) == []
+    run_id = run(instance, fails=True)
+    assert told(instance) == []
+    assert [body["run_id"] for body in receiver.bodies] == [run_id]
+
+
 def test_two_who_look_at_once_tell_it_once(instance: dg.DagsterInstance, receiver: Any) -> None:
     alerts.begin_watching(instance)
     run(instance, fails=True)
