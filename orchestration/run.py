@@ -82,7 +82,8 @@ def run_domain(
         begin_watching(instance)
         failed = run_to_go_on_from(instance, domain) if on_notice and not full_refresh else None
         done = _steps_done(instance, failed) if failed else []
-        if failed is None or on_notice is None or not done:
+        # landing alone is nothing to save, and a second failure would begin at the beginning
+        if failed is None or on_notice is None or len(done) < 2:
             return _run_job(instance, domain, ops, on_step)
         on_notice(f"Going on from run {failed.run_id[:8]}: {'; '.join(done)} are done, and nothing has changed since.")
         return _run_job(instance, domain, configured_ops(failed) or ops, on_step, failed)
