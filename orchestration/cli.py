@@ -92,11 +92,12 @@ def down() -> None:
 
 
 @cli.command()
-def status() -> None:
-    """Show whether the warehouse is up, what was landed last and what readers see."""
+@click.option("--json", "is_json", is_flag=True, help="Print all of it as JSON, for machines.")
+def status(is_json: bool) -> None:
+    """Show whether the warehouse is up, how fresh each source is and what readers see. Starts and changes nothing."""
     from orchestration.summary import print_status
 
-    print_status()
+    print_status(is_json=is_json)
 
 
 @cli.command()
@@ -417,23 +418,41 @@ def run(domain: str, full_refresh: bool) -> None:
     from orchestration.drop import files_in_drop_folder
     from orchestration.summary import has_something_to_build, print_summary
 
-    if not has_something_to_build(domain) and not files_in_drop_folder(
-        f"{domain}.events", on_notice=lambda text: click.echo(text, err=True)
-    ):
-        click.echo(f"Nothing of {domain} has been landed yet: agora load {domain}.events PATH comes first.")
-        return
-    with _steps() as on_step:
-        on_step("starting Dagster")
-        from orchestration.run import run_domain
+    with _told_if_it_cannot_start(domain):
+        if not has_something_to_build(domain) and not files_in_drop_folder(
+            f"{domain}.events", on_notice=lambda text: click.echo(text, err=True)
+        ):
+            click.echo(f"Nothing of {domain} has been landed yet: agora load {domain}.events PATH comes first.")
+            return
+        with _steps() as on_step:
+            on_step("starting Dagster")
+            from orchestration.run import run_domain
 
-        outcome = run_domain(domain, full_refresh=full_refresh, on_step=on_step)
+            outcome = run_domain(
+                domain,
+                full_refresh=full_refresh,
+                on_step=on_step,
+                on_notice=lambda text: click.echo(text, err=True),
+            )
     _end_if_failed(outcome, "Readers keep the last good generation.")
     print_summary(domain)
 
 
+@contextmanager
+def _told_if_it_cannot_start(domain: str) -> Iterator[None]:
+    """What fails in here is no run that Dagster could tell of: no server answers, or the definitions do not load."""
+    try:
+        yield
+    except Exception as error:
+        from orchestration.alerts import tell_not_started
+
+        tell_not_started(domain, error, on_notice=lambda text: click.echo(f"agora: {text}", err=True))
+        raise
+
+
 def _end_if_failed(outcome: "RunOutcome", consequence: str) -> None:
     """Tell the warnings of a run that went well; end with the errors of one that did not."""
-    for warning in outcome.warnings if outcome.success else ():
+    for warning in (*outcome.notices, *(outcome.warnings if outcome.success else ())):
         click.echo(f"agora: {warning}", err=True)
     if not outcome.success:
         text = "\n".join(outcome.errors) or "the run failed"

@@ -4,15 +4,18 @@ It is a directory under AGORA_HOME, or what the domain's variable names: another
 Which files wait is asked of the audit, not of a clock: a tick that was missed is made up by the next.
 """
 
+import hashlib
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from ingestion.delivery import File, files_at
-from ingestion.download import patiently
+from ingestion.download import TransferError, patiently
 from ingestion.loader import FilesRefused, LoadResult, Progress, load
 from ingestion.source import source_named
+from warehouse.errors import UserError
 from warehouse.settings import home
 
 
@@ -51,6 +54,20 @@ def state_of(file: File) -> tuple[str, ...]:
         status = file.stat()
         return file.name, str(status.st_size), str(status.st_mtime_ns)
     return file.name, file.listed_as
+
+
+def fingerprint_of(files: Sequence[File]) -> str:
+    """A hash of the names and states of files of the drop folder; empty without any."""
+    states = [state_of(file) for file in files]
+    return hashlib.sha256(repr(states).encode()).hexdigest() if states else ""
+
+
+def drop_fingerprint(source_name: str) -> str:
+    """What lies in the drop folder; where that cannot be looked into, nothing that was ever seen before."""
+    try:
+        return fingerprint_of(look_into_drop_folder(source_name))
+    except (TransferError, UserError):
+        return secrets.token_hex()
 
 
 def land_drop_folder(source_name: str, *, on_notice: Callable[[str], None]) -> list[LoadResult]:

@@ -11,17 +11,11 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.alerts import begin_watching, tell
+from orchestration.project import STEP_NAMES
+from orchestration.resume import configured_ops, run_to_go_on_from
 from warehouse.files import lock
 from warehouse.settings import home
-
-STEP_NAMES = {
-    "raw_ecommerce__events": "landing what lies in the drop folder",
-    "ecommerce_models": "dbt: cleaning, sessions, features",
-    "ml_ecommerce__customer_segments": "scikit-learn: fitting the segments",
-    "ecommerce_marts": "dbt: building, testing and publishing the marts",
-    "ecommerce__ecommerce__customer_segments_is_published": "checking the publication",
-    "purge_expired": "removing what is past its time",
-}
 
 
 @dataclass(frozen=True)
@@ -29,13 +23,15 @@ class RunOutcome:
     """How a run ended.
 
     ``errors``: one text per failed step; ``warnings``: one per check that failed without stopping the run;
-    ``is_users_mistake``: trying again needs other input; ``reports``: what steps reported as JSON, by its label.
+    ``notices``: what hindered telling people of it; ``is_users_mistake``: trying again
+    needs other input; ``reports``: what steps reported as JSON, by its label.
     """
 
     run_id: str
     success: bool
     errors: list[str]
     warnings: list[str]
+    notices: list[str]
     is_users_mistake: bool
     log_path: Path
     reports: dict[str, Any]
@@ -65,20 +61,65 @@ def dagster_home() -> Path:
     return path
 
 
-def run_domain(domain: str, *, full_refresh: bool, on_step: Callable[[str], None]) -> RunOutcome:
-    """Execute the domain's job in this process and record it in Dagster's instance."""
+def run_domain(
+    domain: str,
+    *,
+    full_refresh: bool,
+    on_step: Callable[[str], None],
+    on_notice: Callable[[str], None] | None = None,
+) -> RunOutcome:
+    """Execute the domain's job in this process and record it in Dagster's instance.
+
+    Args:
+        domain: whose job.
+        full_refresh: build all days and users anew, from the beginning.
+        on_step: told of each step that begins.
+        on_notice: told if the run goes on from a failed one, which it does only where somebody listens.
+    """
     steps = (f"{domain}_models", f"{domain}_marts")
-    return _run_job(domain, {step: {"config": {"full_refresh": full_refresh}} for step in steps}, on_step)
+    ops = {step: {"config": {"full_refresh": full_refresh}} for step in steps}
+    with _instance() as instance:
+        begin_watching(instance)
+        failed = run_to_go_on_from(instance, domain) if on_notice and not full_refresh else None
+        done = _steps_done(instance, failed) if failed else []
+        # landing alone is nothing to save, and a second failure would begin at the beginning
+        if failed is None or on_notice is None or len(done) < 2:
+            return _run_job(instance, domain, ops, on_step)
+        on_notice(f"Going on from run {failed.run_id[:8]}: {'; '.join(done)} are done, and nothing has changed since.")
+        return _run_job(instance, domain, configured_ops(failed) or ops, on_step, failed)
 
 
 def run_retention(as_of: datetime, *, on_step: Callable[[str], None]) -> RunOutcome:
     """Execute the retention job in this process and record it in Dagster's instance."""
-    return _run_job("retention", {"purge_expired": {"config": {"as_of": as_of.isoformat()}}}, on_step)
+    with _instance() as instance:
+        begin_watching(instance)
+        return _run_job(instance, "retention", {"purge_expired": {"config": {"as_of": as_of.isoformat()}}}, on_step)
 
 
-def _run_job(name: str, ops: dict[str, Any], on_step: Callable[[str], None]) -> RunOutcome:
-    """Retries are for runs nobody watches: here a failure is told at once."""
+@contextlib.contextmanager
+def _instance() -> Iterator[dg.DagsterInstance]:
     os.environ["DAGSTER_HOME"] = str(dagster_home())
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def _steps_done(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    steps = instance.get_run_step_stats(run.run_id)
+    return [
+        STEP_NAMES.get(step.step_key, step.step_key)
+        for step in sorted(steps, key=lambda step: step.start_time or 0.0)
+        if step.status and step.status.value == "SUCCESS"
+    ]
+
+
+def _run_job(
+    instance: dg.DagsterInstance,
+    name: str,
+    ops: dict[str, Any],
+    on_step: Callable[[str], None],
+    failed: dg.DagsterRun | None = None,
+) -> RunOutcome:
+    """Retries are for runs nobody watches: here a failure is told at once. What `failed` has done stays done."""
     job = dg.build_reconstructable_job("orchestration.run", "job_named", reconstructable_args=(name,))
     config = {
         "execution": {"config": {"retries": {"disabled": {}}}},
@@ -87,8 +128,11 @@ def _run_job(name: str, ops: dict[str, Any], on_step: Callable[[str], None]) -> 
     }
     log_path = home() / "logs" / f"run-{name}.log"
     log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with dg.DagsterInstance.get() as instance, _steps_told(instance, name, on_step), _output_to(log_path):
-        result = dg.execute_job(job, instance=instance, run_config=config)
+    rest_of = dg.ReexecutionOptions.from_failure(failed.run_id, instance) if failed else None
+    # as Dagster's page does, to show them as one
+    lineage = {"dagster/parent_run_id": failed.run_id, "dagster/root_run_id": failed.run_id} if failed else None
+    with _steps_told(instance, name, on_step), _output_to(log_path):
+        result = dg.execute_job(job, instance=instance, run_config=config, reexecution_options=rest_of, tags=lineage)
         warnings = [_warning(event) for event in result.all_events if _is_failed_check(event)]
         failures = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
         reports = {
@@ -98,9 +142,11 @@ def _run_job(name: str, ops: dict[str, Any], on_step: Callable[[str], None]) -> 
             for label, value in event.step_output_data.metadata.items()
             if isinstance(value, dg.JsonMetadataValue)
         }
+    notices: list[str] = []
+    tell(instance, on_notice=notices.append)
     errors = [_sentence(error) for error in failures if error]
     mistakes = [error for error in failures if error and _is_mistake(error)]
-    return RunOutcome(result.run_id, result.success, errors, warnings, bool(mistakes), log_path, reports)
+    return RunOutcome(result.run_id, result.success, errors, warnings, notices, bool(mistakes), log_path, reports)
 
 
 @contextlib.contextmanager

@@ -4,13 +4,18 @@
 owner who is no superuser: as in a company.
 """
 
+import json
 import os
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -51,6 +56,46 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Name bytes `bytes`: a packed file's own bytes hold the time, and two workers must collect the same names."""
     return "bytes" if isinstance(val, bytes) else None
+
+
+@dataclass
+class Receiver:
+    """A webhook on this machine: what was posted to it, and what it does with that; ``answers`` are used up first."""
+
+    url: str = ""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    is_open: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    """Give the tests of a module a webhook; while `is_open` is cleared, it takes messages and does not answer."""
+    received = Receiver()
+    received.is_open.set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            received.is_open.wait()
+            answer = received.answers.pop(0) if received.answers else 200
+            self.send_response(answer)
+            if answer in (301, 302):
+                self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    received.url = f"http://127.0.0.1:{server.server_port}/hooks/secret-of-the-webhook"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield received
+    received.is_open.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import dagster as dg
 from governance import access_log, retention
 from governance.classification import classified_tables
 from ingestion.download import sweep_spool
-from orchestration.alerts import report_failure
 from orchestration.project import manifest
 from warehouse.settings import home, now
 
@@ -17,7 +16,7 @@ class Expiry(dg.Config):
     as_of: str | None = None
 
 
-@dg.op
+@dg.op(required_resource_keys={"presence"})
 def purge_expired(context: dg.OpExecutionContext, config: Expiry) -> None:
     """Remove what is past its time on the day given, or now."""
     as_of = datetime.fromisoformat(config.as_of).astimezone(UTC) if config.as_of else now()
@@ -41,7 +40,6 @@ def purge_expired(context: dg.OpExecutionContext, config: Expiry) -> None:
     name="retention",
     description="Remove raw rows, quarantined lines, built rows, predictions and access log that are past their time.",
     executor_def=dg.in_process_executor,
-    hooks={report_failure},
     op_retry_policy=dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIAL),
 )
 def retention_job() -> None:
