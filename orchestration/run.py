@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import dagster as dg
 from warehouse.files import lock
 from warehouse.settings import home
 
+LOGS_KEPT = 10
 STEP_NAMES = {
     "raw_ecommerce__events": "landing what lies in the drop folder",
     "ecommerce_models": "dbt: cleaning, sessions, features",
@@ -85,8 +86,7 @@ def _run_job(name: str, ops: dict[str, Any], on_step: Callable[[str], None]) -> 
         "loggers": {"console": {"config": {"log_level": "ERROR"}}},
         "ops": ops,
     }
-    log_path = home() / "logs" / f"run-{name}.log"
-    log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_path = _new_log(name)
     with dg.DagsterInstance.get() as instance, _steps_told(instance, name, on_step), _output_to(log_path):
         result = dg.execute_job(job, instance=instance, run_config=config)
         warnings = [_warning(event) for event in result.all_events if _is_failed_check(event)]
@@ -101,6 +101,16 @@ def _run_job(name: str, ops: dict[str, Any], on_step: Callable[[str], None]) -> 
     errors = [_sentence(error) for error in failures if error]
     mistakes = [error for error in failures if error and _is_mistake(error)]
     return RunOutcome(result.run_id, result.success, errors, warnings, bool(mistakes), log_path, reports)
+
+
+def _new_log(job_name: str) -> Path:
+    """A log of this run alone: another may be going on, and the one that failed before is still of interest."""
+    folder = home() / "logs"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    logs = sorted(folder.glob(f"run-{job_name}-*.log"))
+    for log in logs[: max(0, len(logs) - LOGS_KEPT + 1)]:
+        log.unlink(missing_ok=True)
+    return folder / f"run-{job_name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
 
 
 @contextlib.contextmanager

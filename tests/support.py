@@ -18,7 +18,7 @@ from typing import Any
 
 from warehouse.connections import connect
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[1]
 AGORA = Path(sys.executable).parent / "agora"
 # any 32 bytes: two warehouses with one key give one person one pseudonym
 KEY = bytes(range(100, 132)).hex()
