@@ -8,6 +8,7 @@ rows are written is known to `door`, `keys`, `quarantine` and `landing`.
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -41,7 +42,7 @@ from ingestion.source import Source, source_named
 from ingestion.spool import Spooled, spooled
 from ingestion.suppression import suppressions
 from warehouse.connections import connect
-from warehouse.errors import UserError
+from warehouse.errors import UserError, outage
 from warehouse.settings import home, now
 
 
@@ -243,6 +244,16 @@ class _Attempt:
 def _load_file(
     source: Source, delivery: Delivery, key: Key, seal: Seal, force: bool, tell: Callable[[Progress], None]
 ) -> LoadResult:
+    try:
+        return _attempt_to_load(source, delivery, key, seal, force, tell)
+    except psycopg.Error as error:
+        failure = _without_values(delivery.path.name, error)
+    raise failure
+
+
+def _attempt_to_load(
+    source: Source, delivery: Delivery, key: Key, seal: Seal, force: bool, tell: Callable[[Progress], None]
+) -> LoadResult:
     started = time.monotonic()
     name = delivery.path.name
     with open_attempt(source.name, name, delivery.period.text, key.key_id) as (audit, load_id):
@@ -260,7 +271,9 @@ def _load_file(
                 raise AssertionError("a steward may do everything")
         except UserError as error:
             result = attempt.result("failed", _Tally(), [str(error)])
-            close_attempt(audit, load_id, "failed", seconds=result.seconds, error=str(error))
+            # a broken connection leaves the attempt to be found abandoned
+            with suppress(psycopg.Error):
+                close_attempt(audit, load_id, "failed", seconds=result.seconds, error=str(error))
             return result
 
 
@@ -415,8 +428,16 @@ def _replay(connection: psycopg.Connection, load_id: int, tell: Callable[[Progre
 
 
 def _without_values(what: str, error: psycopg.Error) -> LoadError:
-    """A failure that says what the database objects to, but not to which value: its own words may quote one."""
-    return LoadError(f"{what}: the database stopped it ({type(error).__name__}, {error.sqlstate or 'no connection'})")
+    """A failure that says what the database objects to, but not to which value: its own words may quote one.
+
+    Raises:
+        UserError: the database is down and cannot be started; the sentence says why.
+    """
+    if error.sqlstate is None:
+        connect("loader").close()
+    return LoadError(
+        f"{what}: {outage(error) or f'the database stopped it ({type(error).__name__}, {error.sqlstate})'}"
+    )
 
 
 def _tell_nobody(progress: Progress) -> None:

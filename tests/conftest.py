@@ -6,8 +6,6 @@ owner who is no superuser: as in a company.
 
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +13,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from support import FAULT_SEED, remove_home, short_directory
 
-from warehouse import bootstrap, embedded, embedded_processes, files
+from warehouse import bootstrap, embedded
 from warehouse.credentials import embedded_passwords
 
 CALLERS_VARIABLES = ("PG", "AGORA_", "DBT_")
@@ -29,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Forget the caller's servers, homes and profiles before any test module is imported."""
     for name in list(os.environ):
-        if name.startswith(CALLERS_VARIABLES) or name == "DAGSTER_HOME":
+        if name != FAULT_SEED and (name.startswith(CALLERS_VARIABLES) or name == "DAGSTER_HOME"):
             del os.environ[name]
 
 
@@ -88,22 +87,6 @@ def server_warehouse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give one test a warehouse on a server that Agora did not start; the value is AGORA_HOME."""
     with _server_warehouse(monkeypatch) as home:
         yield home
-
-
-def short_directory() -> Path:
-    """Make a directory with a path short enough for a socket, which the server's account may pass through."""
-    directory = Path(tempfile.mkdtemp(prefix="agora-test-", dir="/tmp"))
-    directory.chmod(0o711)
-    return directory
-
-
-def remove_home(home: Path) -> None:
-    """Stop the home's server, see that no process is left, and delete everything."""
-    state = files.read_json(home / "server.json")
-    embedded.destroy(home)
-    shutil.rmtree(home, ignore_errors=True)
-    if state:
-        assert embedded_processes.server_processes(state["name"]) == []
 
 
 @contextmanager

@@ -8,6 +8,7 @@ Files: `<home>/server.json` (name, socket, port, and which home it is of), `<hom
 `<home>/postgres`, or `/var/lib/agora/<name>` where the lent account cannot reach home.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -50,6 +51,7 @@ STOP_SECONDS = 60
 SOCKET_PATH_BYTES = 103
 # not tempfile.gettempdir(), which may be long
 TEMPORARY = Path("/tmp")  # noqa: S108 (a directory of our own is made there)
+NO_SPACE = os.strerror(errno.ENOSPC)
 CANNOT_BIND = re.compile(r"could not (?:bind|translate)[^\n]*: (.+)")
 
 
@@ -90,7 +92,8 @@ def start(home: Path, listen: tuple[str, int] | None = None) -> EmbeddedServer:
 
     Raises:
         RuntimeError: the server did not start; the message ends with the last lines of its log.
-        UserError: the home cannot be used by this account, or is a copy that cannot live beside its original.
+        UserError: the disk is full; this account cannot use the home; or it is a copy that cannot live beside its
+            original.
     """
     server = running(home)
     if server and _satisfies(server, listen):
@@ -217,6 +220,8 @@ def _start(home: Path, listen: tuple[str, int] | None) -> EmbeddedServer:
     try:
         _launch(home, base, account, programs, name)
     except RuntimeError as error:
+        if NO_SPACE in str(error):
+            raise _disk_full(base) from None
         reason = CANNOT_BIND.search(str(error))
         if listen is None or reason is None:
             raise
@@ -280,6 +285,8 @@ def _run(home: Path, account: Account, command: Sequence[str | Path], given: str
         **account.subprocess_options(),
     )
     if result.returncode != 0:
+        if NO_SPACE in result.stdout:
+            raise _disk_full(home)
         raise RuntimeError(f"cannot create the database in {home}:\n{_last_lines(result.stdout)}")
 
 
@@ -396,6 +403,10 @@ def _stop(home: Path) -> None:
                 break
         processes.wait_for_end(name, patience_seconds=5)
     processes.end_orphans(name)
+
+
+def _disk_full(directory: Path) -> UserError:
+    return UserError(f"Postgres cannot start because the disk of {directory} is full: make room and try again.")
 
 
 def _with_log(home: Path, sentence: str) -> str:

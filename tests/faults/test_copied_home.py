@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import remove_home
-from support import agora, agora_sql
+from support import agora, agora_sql, remove_home
 
 from warehouse import embedded, embedded_account, embedded_processes
 
