@@ -1,6 +1,7 @@
 """Runs Dagster jobs from the command line: the same jobs the UI, the schedules and the sensor start."""
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -11,10 +12,12 @@ from typing import Any
 
 import dagster as dg
 
+from warehouse.connections import connect
 from warehouse.files import lock
 from warehouse.settings import home
 
 LOGS_KEPT = 10
+NO_SPACE = os.strerror(errno.ENOSPC)
 STEP_NAMES = {
     "raw_ecommerce__events": "landing what lies in the drop folder",
     "ecommerce_models": "dbt: cleaning, sessions, features",
@@ -78,7 +81,11 @@ def run_retention(as_of: datetime, *, on_step: Callable[[str], None]) -> RunOutc
 
 
 def _run_job(name: str, ops: dict[str, Any], on_step: Callable[[str], None]) -> RunOutcome:
-    """Retries are for runs nobody watches: here a failure is told at once."""
+    """Retries are for runs nobody watches: here a failure is told at once.
+
+    Raises:
+        UserError: the run failed and the database is out of reach; the sentence says why.
+    """
     os.environ["DAGSTER_HOME"] = str(dagster_home())
     job = dg.build_reconstructable_job("orchestration.run", "job_named", reconstructable_args=(name,))
     config = {
@@ -98,6 +105,9 @@ def _run_job(name: str, ops: dict[str, Any], on_step: Callable[[str], None]) -> 
             for label, value in event.step_output_data.metadata.items()
             if isinstance(value, dg.JsonMetadataValue)
         }
+    if not result.success:
+        # a database that cannot be started again says why better than the step that lost it
+        connect("transformer").close()
     errors = [_sentence(error) for error in failures if error]
     mistakes = [error for error in failures if error and _is_mistake(error)]
     return RunOutcome(result.run_id, result.success, errors, warnings, bool(mistakes), log_path, reports)
@@ -160,6 +170,8 @@ def _warning(event: dg.DagsterEvent) -> str:
 
 def _sentence(error: object) -> str:
     message = str(getattr(_root(error), "message", "")).strip()
+    if NO_SPACE in message:
+        return "the disk of the database is full: make room and run again"
     # dagster-dbt puts its own command line before what dbt says
     _, _, said_by_dbt = message.partition("Errors parsed from dbt logs:")
     return f"dbt stopped.\n{_without_blank_lines(said_by_dbt)}" if said_by_dbt else message.split(": ", 1)[-1]
