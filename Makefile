@@ -57,7 +57,7 @@ test-integration: install ## Tests on a real Postgres: once on the socket, once 
 test-faults: install ## Kills, full disks, bad company; AGORA_FAULT_SEED=N repeats the moments of a run
 	$(BIN)/python -m pytest tests/faults -q $(TWO_AT_A_TIME)
 
-test-faults-quick: install
+test-faults-quick: install ## The quick ones of them
 	$(BIN)/python -m pytest tests/faults -q -m "not slow" $(TWO_AT_A_TIME)
 
 bench-%: install ## Run a benchmark: prints a table, writes benchmarks/results/WHAT.json

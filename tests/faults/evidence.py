@@ -16,7 +16,7 @@ from support import one, rows_of
 from warehouse import embedded, embedded_processes, files
 from warehouse.settings import home
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 
 
 def books_are_right() -> None:

@@ -456,6 +456,16 @@ def test_the_second_run_found_nothing_to_do(first: First) -> None:
         assert "Traceback" not in said
 
 
+def test_each_run_has_a_log_of_its_own(first: First, warehouse: Path) -> None:
+    # the file that was refused is told in every log, with the run's number
+    told = [
+        {run.run_id for run in dagster_runs() if run.run_id in log.read_text()}
+        for log in sorted((warehouse / "logs").glob("run-ecommerce-*.log"))
+    ]
+    assert [len(run_ids) for run_ids in told] == [1, 1]
+    assert len(set.union(*told)) == 2
+
+
 def dagster_runs() -> list[dg.DagsterRun]:
     """The runs that `make ui` shows, oldest first."""
     with dg.DagsterInstance.from_config(str(Path(os.environ["AGORA_HOME"]) / "dagster")) as instance:
