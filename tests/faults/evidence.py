@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from support import one, rows_of
@@ -55,14 +54,14 @@ def is_one_sentence(said: str) -> bool:
     return bool(line) and "Traceback" not in said
 
 
-def until(ready: Callable[[], Any], *, process: subprocess.Popen[str] | None = None) -> Any:
+def until(ready: Callable[[], Any], *, process: subprocess.Popen[str] | None = None, poll_seconds: float = 0.1) -> Any:
     """Wait for something to be true and return it; None if the process ended before."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (value := ready()):
         if process is not None and process.poll() is not None:
             return None
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.002)
+        time.sleep(poll_seconds)
     return value
 
 
@@ -91,8 +90,3 @@ def postmaster() -> int:
     process_id = embedded_processes.postmaster(server.data_directory, state["name"])
     assert process_id
     return process_id
-
-
-def log_of_postgres() -> Path:
-    """Where Postgres says what happened to it."""
-    return home() / "postgres.log"

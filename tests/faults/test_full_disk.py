@@ -80,7 +80,7 @@ def test_a_spool_that_fills_up_while_a_file_is_copied(small_warehouse: Path, tmp
         return shutil.disk_usage(disk).used > empty + MEGABYTE
 
     load = start("load", "ecommerce.events", path)
-    assert until(copied, process=load)
+    assert until(copied, process=load, poll_seconds=0.002)
     stop(load)
     assert shutil.disk_usage(disk).used < empty + (DELIVERY_MEGABYTES - 1) * MEGABYTE, "held while it was copied"
     with filled(disk):

@@ -39,9 +39,10 @@ def hold_load(path: Path, seconds: float, *options: str) -> tuple[subprocess.Pop
     with connect(autocommit=True) as connection:
 
         def begun() -> bool:
-            return connection.execute("select max(load_id) > %s from audit.loads", (before,)).fetchone() == (True,)
+            newest = connection.execute("select coalesce(max(load_id), 0) from audit.loads").fetchone()
+            return newest is not None and newest[0] > before
 
-        until(lambda: begun() or (before == 0 and last_attempt()[0] > 0), process=process)
+        until(begun, process=process, poll_seconds=0.002)
         time.sleep(seconds)
         stop(process)
         (rows_copied,) = connection.execute(
