@@ -9,7 +9,7 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -50,7 +50,7 @@ from ingestion.source import Source, source_named
 from ingestion.spool import Spooled, spooled
 from ingestion.suppression import suppressions
 from warehouse.connections import connect
-from warehouse.errors import UserError
+from warehouse.errors import UserError, outage
 from warehouse.settings import home, now
 
 # half a million lines: below that, the start of the faster door takes longer than it saves
@@ -278,6 +278,23 @@ def _load_file(
     dialect: Dialect | None,
     tell: Callable[[Progress], None],
 ) -> LoadResult:
+    try:
+        return _attempt_to_load(source, delivery, key, seal, force, sha256, dialect, tell)
+    except psycopg.Error as error:
+        failure = _without_values(delivery.file.name, error)
+    raise failure
+
+
+def _attempt_to_load(
+    source: Source,
+    delivery: Delivery,
+    key: Key,
+    seal: Seal,
+    force: bool,
+    sha256: str | None,
+    dialect: Dialect | None,
+    tell: Callable[[Progress], None],
+) -> LoadResult:
     started = time.monotonic()
     name = delivery.file.name
     with open_attempt(source.name, name, delivery.period.text, key.key_id) as (audit, load_id):
@@ -299,7 +316,9 @@ def _load_file(
                 raise AssertionError("a steward may do everything")
         except UserError as error:
             result = attempt.result("failed", _Tally(), [str(error)])
-            close_attempt(audit, load_id, "failed", seconds=result.seconds, error=str(error))
+            # a broken connection leaves the attempt to be found abandoned
+            with suppress(psycopg.Error):
+                close_attempt(audit, load_id, "failed", seconds=result.seconds, error=str(error))
             return result
 
 
@@ -498,8 +517,16 @@ def _replay(connection: psycopg.Connection, load_id: int, tell: Callable[[Progre
 
 
 def _without_values(what: str, error: psycopg.Error) -> LoadError:
-    """A failure that says what the database objects to, but not to which value: its own words may quote one."""
-    return LoadError(f"{what}: the database stopped it ({type(error).__name__}, {error.sqlstate or 'no connection'})")
+    """A failure that says what the database objects to, but not to which value: its own words may quote one.
+
+    Raises:
+        UserError: the database is down and cannot be started; the sentence says why.
+    """
+    if error.sqlstate is None:
+        connect("loader").close()
+    return LoadError(
+        f"{what}: {outage(error) or f'the database stopped it ({type(error).__name__}, {error.sqlstate})'}"
+    )
 
 
 def _sha256_of_one(text: str, file_count: int) -> str:

@@ -4,6 +4,8 @@ Exit codes: 0 done or nothing to do, 2 a mistake of the user (one sentence, no t
 Heavy imports stand inside the commands, so that ``agora sql`` does not wait for Dagster.
 """
 
+import errno
+import logging
 import os
 import signal
 import sys
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from warehouse import settings
-from warehouse.errors import UserError
+from warehouse.errors import UserError, outage
 
 if TYPE_CHECKING:
     from governance.register import Format
@@ -634,7 +636,9 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    # into a file or a pipe it would write an empty line
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, object] = {}
 
         def tell(what: str, done: int, total: int) -> None:
@@ -691,8 +695,12 @@ def _echo_results(results: list["LoadResult"]) -> None:
 
 def main() -> None:
     """Entry point: turns errors into sentences and exit codes."""
+    import psycopg
+
     from ingestion.audit import LoadError
 
+    # what it tells of a connection that broke, the error that follows tells as well
+    logging.getLogger("psycopg").setLevel(logging.CRITICAL)
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
@@ -704,12 +712,22 @@ def main() -> None:
     except LoadError as error:
         click.echo(f"agora: {error}", err=True)
         sys.exit(1)
+    except psycopg.Error as error:
+        if (sentence := outage(error)) is None:
+            raise
+        click.echo(f"agora: {sentence}", err=True)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("agora: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         # whoever reads us has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        click.echo(f"agora: the disk of {error.filename or settings.home()} is full: make room and try again", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Runs Dagster jobs from the command line: the same jobs the UI, the schedules and the sensor start."""
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ import dagster as dg
 from orchestration.alerts import begin_watching, tell
 from orchestration.project import STEP_NAMES
 from orchestration.resume import configured_ops, run_to_go_on_from
+from warehouse.connections import connect
 from warehouse.files import lock
 from warehouse.settings import home
+
+LOGS_KEPT = 10
+NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 @dataclass(frozen=True)
@@ -119,15 +124,18 @@ def _run_job(
     on_step: Callable[[str], None],
     failed: dg.DagsterRun | None = None,
 ) -> RunOutcome:
-    """Retries are for runs nobody watches: here a failure is told at once. What `failed` has done stays done."""
+    """Retries are for runs nobody watches: here a failure is told at once. What `failed` has done stays done.
+
+    Raises:
+        UserError: the run failed and the database is out of reach; the sentence says why.
+    """
     job = dg.build_reconstructable_job("orchestration.run", "job_named", reconstructable_args=(name,))
     config = {
         "execution": {"config": {"retries": {"disabled": {}}}},
         "loggers": {"console": {"config": {"log_level": "ERROR"}}},
         "ops": ops,
     }
-    log_path = home() / "logs" / f"run-{name}.log"
-    log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_path = _new_log(name)
     rest_of = dg.ReexecutionOptions.from_failure(failed.run_id, instance) if failed else None
     # as Dagster's page does, to show them as one
     lineage = {"dagster/parent_run_id": failed.run_id, "dagster/root_run_id": failed.run_id} if failed else None
@@ -144,9 +152,22 @@ def _run_job(
         }
     notices: list[str] = []
     tell(instance, on_notice=notices.append)
+    if not result.success:
+        # a database that cannot be started again says why better than the step that lost it
+        connect("transformer").close()
     errors = [_sentence(error) for error in failures if error]
     mistakes = [error for error in failures if error and _is_mistake(error)]
     return RunOutcome(result.run_id, result.success, errors, warnings, notices, bool(mistakes), log_path, reports)
+
+
+def _new_log(job_name: str) -> Path:
+    """A log of this run alone: another may be going on, and the one that failed before is still of interest."""
+    folder = home() / "logs"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    logs = sorted(folder.glob(f"run-{job_name}-*.log"))
+    for log in logs[: max(0, len(logs) - LOGS_KEPT + 1)]:
+        log.unlink(missing_ok=True)
+    return folder / f"run-{job_name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
 
 
 @contextlib.contextmanager
@@ -196,6 +217,8 @@ def _warning(event: dg.DagsterEvent) -> str:
 
 def _sentence(error: object) -> str:
     message = str(getattr(_root(error), "message", "")).strip()
+    if NO_SPACE in message:
+        return "the disk of the database is full: make room and run again"
     # dagster-dbt puts its own command line before what dbt says
     _, _, said_by_dbt = message.partition("Errors parsed from dbt logs:")
     return f"dbt stopped.\n{_without_blank_lines(said_by_dbt)}" if said_by_dbt else message.split(": ", 1)[-1]

@@ -7,8 +7,6 @@ owner who is no superuser: as in a company.
 import json
 import os
 import secrets
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +18,9 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from support import FAULT_SEED, remove_home, short_directory
 
-from warehouse import bootstrap, embedded, embedded_processes, files
+from warehouse import bootstrap, embedded
 from warehouse.credentials import embedded_passwords
 
 CALLERS_VARIABLES = ("PG", "AGORA_", "DBT_", "AWS_")
@@ -34,7 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Forget the caller's servers, homes and profiles before any test module is imported."""
     for name in list(os.environ):
-        if name.startswith(CALLERS_VARIABLES) or name in ("DAGSTER_HOME", "REQUESTS_CA_BUNDLE"):
+        is_ours = name.startswith(CALLERS_VARIABLES) or name in ("DAGSTER_HOME", "REQUESTS_CA_BUNDLE")
+        if is_ours and name != FAULT_SEED:
             del os.environ[name]
     # servers of tests are here, whatever lies between this machine and others
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "localhost,127.0.0.1"
@@ -135,22 +135,6 @@ def server_warehouse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give one test a warehouse on a server that Agora did not start; the value is AGORA_HOME."""
     with _server_warehouse(monkeypatch) as home:
         yield home
-
-
-def short_directory() -> Path:
-    """Make a directory with a path short enough for a socket, which the server's account may pass through."""
-    directory = Path(tempfile.mkdtemp(prefix="agora-test-", dir="/tmp"))
-    directory.chmod(0o711)
-    return directory
-
-
-def remove_home(home: Path) -> None:
-    """Stop the home's server, see that no process is left, and delete everything."""
-    state = files.read_json(home / "server.json")
-    embedded.destroy(home)
-    shutil.rmtree(home, ignore_errors=True)
-    if state:
-        assert embedded_processes.server_processes(state["name"]) == []
 
 
 @contextmanager

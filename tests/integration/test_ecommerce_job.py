@@ -456,6 +456,12 @@ def test_the_second_run_found_nothing_to_do(first: First) -> None:
         assert "Traceback" not in said
 
 
+def test_each_run_has_a_log_of_its_own(first: First, warehouse: Path) -> None:
+    logs = list((warehouse / "logs").glob("run-ecommerce-*.log"))
+    assert len(logs) == 2
+    assert all("2019-Dec.csv, line 1" in log.read_text() for log in logs), "both were told of the file that was refused"
+
+
 def dagster_runs() -> list[dg.DagsterRun]:
     """The runs that `make ui` shows, oldest first."""
     with dg.DagsterInstance.from_config(str(Path(os.environ["AGORA_HOME"]) / "dagster")) as instance:
