@@ -31,7 +31,7 @@ import numpy as np
 
 USERS = int(os.environ.get("USERS", "5800000"))
 QUALITY_USERS = int(os.environ.get("QUALITY_USERS", "200000"))
-SEEDS = range(2001, 2001 + int(os.environ.get("SEEDS", "10")))
+SEEDS = range(3001, 3001 + int(os.environ.get("SEEDS", "10")))
 FEATURE_COUNT = 9
 CLUSTER_COUNT = 5
 BLOCK_ROWS = 100_000

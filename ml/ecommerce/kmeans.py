@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # Measured on data of long tails and many repeats, where optima are many and close: more starts on fewer points found
 # better ones, in less time, than fewer starts on more points.
 START_COUNT = 60
-START_SAMPLE_SIZE = 10_000
-FINALIST_COUNT = 8
+START_SAMPLE_SIZE = 20_000
+FINALIST_COUNT = 12
 FINALIST_SAMPLE_SIZE = 200_000
 # starts within this share of each other's inertia have found the same optimum, or one not worth a second look
 SAME_OPTIMUM_RATIO = 1e-4
