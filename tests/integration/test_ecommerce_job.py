@@ -39,7 +39,7 @@ from support import (
 )
 
 from warehouse.connections import connect
-from warehouse.copy import read_frame
+from warehouse.frames import read_frame
 
 pytestmark = pytest.mark.once
 
