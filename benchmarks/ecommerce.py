@@ -201,7 +201,7 @@ def measured() -> Iterator[dict[str, Any]]:
     done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.25):
+        while not done.wait(1.0):
             peaks["commands_mb"] = max(peaks["commands_mb"], held_mb(psutil.Process()))
             server = server_process()
             if server:
@@ -225,8 +225,9 @@ def held_mb(parent: psutil.Process) -> float:
 
 
 def proportional_mb(process: psutil.Process) -> float:
-    with contextlib.suppress(psutil.Error):
-        return float(process.memory_full_info().pss) / 2**20
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        return int(rollup.partition("\nPss:")[2].split()[0]) / 1024
     return 0.0
 
 
@@ -298,7 +299,7 @@ def compare(path: Path) -> tuple[int, int]:
 
     from ingestion.keys import pseudonyms
     from warehouse.connections import connect
-    from warehouse.copy import read_frame
+    from warehouse.frames import read_frame
 
     with connect() as connection:
         ours = read_frame(connection, "select * from intermediate.int_ecommerce__user_totals")
