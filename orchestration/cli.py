@@ -96,7 +96,7 @@ def down() -> None:
 @cli.command()
 @click.option("--json", "is_json", is_flag=True, help="Print all of it as JSON, for machines.")
 def status(is_json: bool) -> None:
-    """Show whether the warehouse is up, how fresh each source is and what readers see. Starts and changes nothing."""
+    """Show whether the warehouse is up, how fresh each source is and what readers see."""
     from orchestration.summary import print_status
 
     print_status(is_json=is_json)

@@ -270,7 +270,7 @@ def print_purges(purges: dict[str, dict[str, Any]]) -> None:
 
 
 def print_status(*, is_json: bool) -> None:
-    """Print where the warehouse is, per source what came last, and per domain what readers see; starts nothing."""
+    """Print where the warehouse is, per source what came last, and per domain what readers see."""
     status = _status()
     if is_json:
         json.dump(status, sys.stdout, indent=2, default=_json_value)
@@ -289,11 +289,9 @@ def print_status(*, is_json: bool) -> None:
 
 def _status() -> dict[str, Any]:
     from orchestration.status import domain_statuses, failing_jobs, source_statuses
-    from warehouse.bootstrap import ensure_up, is_up
+    from warehouse.bootstrap import ensure_up
 
     known: dict[str, Any] = {"is_up": False, "state": str(settings.home()), "failing_jobs": failing_jobs()}
-    if not is_up():
-        return known | {"warehouse": "down; the next command that needs it, or `agora up`, starts it"}
     try:
         owner = ensure_up()
     except UserError as error:

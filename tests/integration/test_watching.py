@@ -18,7 +18,6 @@ import pytest
 from support import KEY, agora, execute, one, rows_of, start, write_events
 
 from orchestration import resume
-from warehouse import embedded
 from warehouse.connections import connect
 
 pytestmark = pytest.mark.once
@@ -159,13 +158,9 @@ def test_failures_since_the_last_load_are_counted_with_the_last_reason(shop: Pat
     assert (found["freshness"], found["load_count"], found["rows_landed"]) == ("never loaded", 0, 0)
 
 
-def test_a_warehouse_that_is_down_is_not_started(warehouse: Path, shop: Path) -> None:
+def test_a_server_out_of_reach_is_said_to_be_so(warehouse: Path, shop: Path) -> None:
     agora("down")
-    assert "down" in agora("status")
-    assert status()["is_up"] is False
-    assert embedded.running(warehouse) is None
-    agora("up")
-    assert status()["is_up"] is True
+    assert status()["is_up"] is True, "like every command, it starts what is down"
     unreachable = {"PGHOST": "127.0.0.1", "PGPORT": "9", "PGUSER": "nobody"}
     assert "out of reach: cannot connect to 127.0.0.1:9" in agora("status", **unreachable)
     assert status(**unreachable)["is_up"] is False
