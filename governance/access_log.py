@@ -69,16 +69,13 @@ class AccessRecord:
     seconds: float | None = None
 
 
-def access_log(
-    since: datetime | None = None, role: str | None = None, table: str | None = None, limit: int | None = None
-) -> list[AccessRecord]:
+def access_log(since: datetime | None = None, role: str | None = None, table: str | None = None) -> list[AccessRecord]:
     """Return logins and statements, latest first. The server need not be up.
 
     Args:
         since: leave out what was before.
         role: only of this role.
         table: only what read this mart, `schema.table`.
-        limit: at most so many.
 
     Raises:
         UserError: the warehouse is on a server that Agora did not start, or the log belongs to another user.
@@ -92,7 +89,7 @@ def access_log(
     ]
     found.sort(key=lambda record: record.at)
     found.reverse()
-    return found[:limit]
+    return found
 
 
 def forget_before(moment: datetime) -> int:

@@ -6,7 +6,7 @@ many people's rows is computed anew by the next run; the receipt says when that 
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress as suppress_error
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -102,10 +102,8 @@ def _erase(connection: psycopg.Connection, domain: str, person_ids: list[int], k
     for user_id, counts in rows_held(connection, tables, list(person_of)).items():
         held[person_of[user_id]].update(counts)
         held_by_table.update(counts)
-    models = {
-        person_of[user_id]: versions
-        for user_id, versions in _mark_models(connection, domain, _first_landed_at(connection, domain, person_of))
-    }
+    marked = _mark_models(connection, domain, _first_landed_at(connection, domain, person_of))
+    models = {person_of[user_id]: versions for user_id, versions in marked.items()}
     removed = _Removed(connection, domain)
     for table in tables:
         # a policy can hide rows from a deletion, and says nothing
@@ -207,8 +205,8 @@ def _first_landed_at(connection: psycopg.Connection, domain: str, user_ids: Iter
 
 def _mark_models(
     connection: psycopg.Connection, domain: str, first_landed_at: dict[int, datetime]
-) -> Iterator[tuple[int, list[str]]]:
-    """Note on every model fitted since a person first landed that they were erased; yield each with those versions."""
+) -> dict[int, list[str]]:
+    """Note on every model fitted since a person first landed that they were erased; return the versions of each."""
     fitted = [
         (name, version, created_at)
         for (name,) in connection.execute(
@@ -227,15 +225,12 @@ def _mark_models(
         if count:
             statement = sql.SQL("update {} set erased_user_count = erased_user_count + %s where model_version = %s")
             connection.execute(statement.format(sql.Identifier(f"ml_{domain}", name)), (count, version))
-    for user_id, landed_at in first_landed_at.items():
-        yield (
-            user_id,
-            [
-                f"{name.removesuffix('_runs')} {version}"
-                for name, version, created_at in fitted
-                if landed_at <= created_at
-            ],
-        )
+    return {
+        user_id: [
+            f"{name.removesuffix('_runs')} {version}" for name, version, created_at in fitted if landed_at <= created_at
+        ]
+        for user_id, landed_at in first_landed_at.items()
+    }
 
 
 def _write_receipt(

@@ -70,7 +70,7 @@ def without_values(what: str) -> Iterator[None]:
         place = ".".join(name for name in (error.diag.schema_name, error.diag.table_name) if name)
         failure = LoadError(
             f"{what}: the database stopped it ({type(error).__name__}, {error.sqlstate or 'no connection'}"
-            f"{', at ' + place if place else ''}); nothing was removed"
+            f"{', at ' + place if place else ''}); nothing was changed"
         )
     else:
         return

@@ -63,7 +63,7 @@ ACCESS_LOG = (
     ("Data subjects", "people who log in to the warehouse or use a tool that does"),
     (
         "Categories of data",
-        "time, role, host and, of statements, their kind, length the marts they read",
+        "time, role, host and, of statements, their kind, their length and the marts they read",
     ),
     ("Recipients", "whoever runs Agora on its machine; nobody by way of the database"),
     ("Kept for", f"{KEPT_DAYS} days"),

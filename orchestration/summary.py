@@ -235,9 +235,8 @@ def print_access_log(
 
 
 def _refuse_unknown_mart(table: str) -> None:
-    schema, _, name = table.partition(".")
     marts = [f"{row[0]}.{row[1]}" for row in _query("bi_reader", "select schemaname, tablename from pg_tables")]
-    if f"{schema}.{name}" not in marts:
+    if table not in marts:
         raise UserError(f"There is no mart {table}: write its name with its schema, like ecommerce.dim_users.")
 
 

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -92,6 +93,19 @@ def one(statement: str, *values: Any) -> Any:
     """The only value of a query on the fixture's warehouse."""
     ((value,),) = rows_of(statement, *values)
     return value
+
+
+def wait_until(statement: str, *values: Any, seconds: float = 60) -> None:
+    """Wait for a query on the fixture's warehouse to have a true only value; fail after so many seconds."""
+    until = time.monotonic() + seconds
+    while not one(statement, *values):
+        assert time.monotonic() < until, f"never true in {seconds} s: {statement}"
+        time.sleep(0.05)
+
+
+def wait_for_a_waiter() -> None:
+    """Wait until a process has given up trying for a lock of Agora's, said what it waits for, and waits."""
+    wait_until("select count(*) > 0 from pg_locks where locktype = 'advisory' and not granted")
 
 
 def execute(statement: str, *values: Any) -> None:

@@ -35,6 +35,7 @@ from support import (
     one,
     rows_of,
     start,
+    wait_for_a_waiter,
     write_events,
 )
 
@@ -564,8 +565,7 @@ def final(first: First, shop: Shop) -> Final:
     with a_run_killed_at_work():
         # what replaces rows waits until dbt, which outlives the run that was killed, has ended
         load = start("load", "ecommerce.events", shop.changed)
-        time.sleep(2)
-        assert load.poll() is None
+        wait_for_a_waiter()
     said_by_loader = finish(load)
     agora("load", "ecommerce.events", shop.taking_over)
     agora("run", "ecommerce")

@@ -17,7 +17,6 @@ import random
 import re
 import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,19 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from support import HEADER, KEY, agora, agora_sql, execute, finish, one, rows_of, start
+from support import (
+    HEADER,
+    KEY,
+    agora,
+    agora_sql,
+    execute,
+    finish,
+    one,
+    rows_of,
+    start,
+    wait_for_a_waiter,
+    wait_until,
+)
 
 from warehouse.connections import connect, parameters
 from warehouse.embedded_account import binaries, server_account
@@ -320,17 +331,12 @@ def test_an_erasure_killed_midway_has_done_nothing(before: Before, shop: Shop) -
         assert process.stdin
         process.stdin.write(shop.erased[0] + "\n")
         process.stdin.close()
-        waiting = "select count(*) from pg_locks where not granted and relation = 'audit.suppressions'::regclass"
-        until = time.monotonic() + 30
-        while connection.execute(waiting).fetchone() == (0,):
-            assert time.monotonic() < until, "the erasure never came to the suppression list"
-            time.sleep(0.05)
+        wait_until(
+            "select count(*) > 0 from pg_locks where not granted and relation = to_regclass('audit.suppressions')"
+        )
         process.send_signal(signal.SIGKILL)
         process.wait()
-    until = time.monotonic() + 10
-    while one("select count(*) from pg_stat_activity where application_name = 'agora:steward'"):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_until("select count(*) = 0 from pg_stat_activity where application_name = 'agora:steward'")
     assert one("select count(*) from raw_ecommerce.events where user_id = %s", shop.user_ids[shop.erased[0]]) > 0
     assert one("select count(*) from ecommerce.dim_users where user_id = %s", shop.user_ids[shop.erased[0]]) == 1
     assert one("select count(*) from audit.suppressions") == 0
@@ -370,8 +376,7 @@ def after(before: Before, shop: Shop, other_home: Path) -> After:
             process.stdin.write("\n".join(shop.erased))
             process.stdin.close()
             process.stdin = None
-            time.sleep(3)
-            assert process.poll() is None
+            wait_for_a_waiter()
             assert one("select count(*) from audit.erasures") == 0
         said = finish(process)
         assert built_before == rows_of(others, pseudonyms), "a person's erasure rebuilds nobody else's rows"
