@@ -11,7 +11,7 @@ DEMO_USERS ?= 10000
 DEMO_EVENTS ?= 300000
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit test-integration lint ui down clean
+.PHONY: help install demo test test-unit test-integration test-faults test-faults-quick lint ui down clean
 
 help: ## Show this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -38,7 +38,7 @@ demo: install ## Simulate a shop, land, build, fit, publish, and show the result
 	@$(BIN)/agora load ecommerce.events .agora/demo/ecommerce
 	@$(BIN)/agora run ecommerce
 
-test: install lint test-unit test-integration ## All checks and tests; the integration suite runs on the socket and over TCP
+test: install lint test-unit test-integration test-faults-quick ## All checks and tests; of the faults the quick ones
 
 lint: install ## ruff, mypy, import contracts, dg check defs (sqlfluff needs a server: test-integration runs it)
 	$(BIN)/ruff check .
@@ -53,6 +53,12 @@ test-unit: install ## Tests that need no server
 test-integration: install ## Tests on a real Postgres: once on the socket, once over TCP with role passwords
 	$(BIN)/python -m pytest tests/integration -q --transport=socket $(TWO_AT_A_TIME)
 	$(BIN)/python -m pytest tests/integration -q --transport=tcp $(TWO_AT_A_TIME)
+
+test-faults: install ## Kills, full disks, bad company; AGORA_FAULT_SEED=N repeats the moments of a run
+	$(BIN)/python -m pytest tests/faults -q $(TWO_AT_A_TIME)
+
+test-faults-quick: install ## The quick ones of them
+	$(BIN)/python -m pytest tests/faults -q -m "not slow" $(TWO_AT_A_TIME)
 
 bench-%: install ## Run a benchmark: prints a table, writes benchmarks/results/WHAT.json
 	$(BIN)/python benchmarks/$(subst -,_,$*).py

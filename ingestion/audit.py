@@ -54,11 +54,12 @@ class LoadRecord:
     error: str | None
     started_at: datetime
     finished_at: datetime | None
+    version_id: str | None
 
 
 _SELECT: LiteralString = (
     "select load_id, source, file_name, sha256, period, key_id, rows_read, rows_landed, rows_quarantined, "
-    "rows_suppressed, seconds, status, error, started_at, finished_at from audit.loads"
+    "rows_suppressed, seconds, status, error, started_at, finished_at, version_id from audit.loads"
 )
 
 
@@ -114,9 +115,11 @@ def close_attempt(
     return cursor.rowcount == 1
 
 
-def note_sha256(connection: psycopg.Connection, load_id: int, sha256: str) -> None:
-    """Note what the delivered bytes are."""
-    connection.execute("update audit.loads set sha256 = %s where load_id = %s", (sha256, load_id))
+def note_bytes(connection: psycopg.Connection, load_id: int, sha256: str | None, version_id: str | None) -> None:
+    """Note what the delivered bytes are and, of a file on a server, by what it is known again unread."""
+    connection.execute(
+        "update audit.loads set sha256 = %s, version_id = %s where load_id = %s", (sha256, version_id, load_id)
+    )
 
 
 def loads_standing(connection: psycopg.Connection, source_name: str) -> list[LoadRecord]:

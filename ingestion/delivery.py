@@ -1,48 +1,56 @@
-"""Which files are meant: paths and folders in, files with their periods out, in the order they are to land."""
+"""Which files are meant: paths, URLs and buckets in, files with their periods out, in the order they are to land."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from ingestion.download import RemoteFile, patiently
 from ingestion.source import Period, Source
 from ingestion.spool import open_delivered
 from warehouse.errors import UserError
+
+File = Path | RemoteFile
+Location = str | File
 
 
 @dataclass(frozen=True)
 class Delivery:
     """A file to land and the period it is about."""
 
-    path: Path
+    file: File
     period: Period
 
 
 def deliveries(
     source: Source,
-    paths: Sequence[Path],
+    locations: Sequence[Location],
     *,
     since: Period | None,
     period: Period | None,
     notice: Callable[[str], None],
 ) -> list[Delivery]:
-    """Return the files that `paths` mean in the order of period and name.
+    """Return the files that `locations` mean in the order of period and name.
 
     Args:
         source: says which names state which period.
-        paths: files, or directories, which mean every file in them whose name states a period.
+        locations: see `files_at`.
         since: leaves out files whose period ends before this one begins.
         period: what the files are about, whatever their names say.
-        notice: told of CSV files that a directory holds but that are not meant.
+        notice: told of CSV files that a folder holds but that are not meant, and of servers that fail.
 
     Raises:
-        UserError: a path without file, a directory without matching file, a file without period, two of one name.
+        UserError: a location without file, a folder without matching file, a file without period, two of one name.
+        LoadError: a server failed, and three times again.
     """
-    by_path: dict[Path, Delivery] = {}
-    for path in paths:
-        for file in _files_meant(source, path.expanduser(), notice):
-            # told before any other file is landed
-            open_delivered(file).close()
+    by_place: dict[Path | str, Delivery] = {}
+    for location in locations:
+        files = patiently(partial(files_at, source, location, notice), str(location), notice)
+        if not files:
+            raise UserError(f"{location} holds no file named like {source.file_names}.")
+        for file in files:
             if not file.name.isprintable():
                 raise UserError(f"The name of {file.name!a} holds characters that cannot be printed: rename it.")
             about = period or source.period_of_file(file.name)
@@ -51,27 +59,71 @@ def deliveries(
                     f"The name of {file.name} states no period: name it like {source.file_names} or pass --period."
                 )
             if since is None or about.end > since.start:
-                by_path[file.resolve()] = Delivery(file, about)
-    found = sorted(by_path.values(), key=lambda delivery: (delivery.period.text, delivery.path.name))
+                by_place[file.resolve() if isinstance(file, Path) else file.address] = Delivery(file, about)
+    found = sorted(by_place.values(), key=lambda delivery: (delivery.period.text, delivery.file.name))
     for one, other in pairwise(found):
-        if (one.period, one.path.name) == (other.period, other.path.name):
+        if (one.period, one.file.name) == (other.period, other.file.name):
             raise UserError(
-                f"{one.path} and {other.path} have the same name, so one would replace the other: load one."
+                f"{_place(one.file)} and {_place(other.file)} have the same name, so one would replace the other: "
+                "load one."
             )
+    for delivery in found:
+        # told before any other file is landed
+        if isinstance(delivery.file, Path):
+            open_delivered(delivery.file).close()
+        else:
+            patiently(delivery.file.version, delivery.file.where, notice)
     return found
 
 
-def _files_meant(source: Source, path: Path, notice: Callable[[str], None]) -> list[Path]:
-    try:
-        if not path.is_dir():
-            return [path]
-        files = sorted(file for file in path.iterdir() if file.is_file())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
-    matching = [file for file in files if source.period_of_file(file.name)]
-    if not matching:
-        raise UserError(f"{path} holds no file named like {source.file_names}.")
-    others = [file.name for file in files if file not in matching and ".csv" in file.suffixes]
-    if others:
-        notice(f"{path}: left out, as their names are not like {source.file_names}: {', '.join(others)}")
-    return matching
+def files_at(source: Source, location: Location, notice: Callable[[str], None]) -> list[File]:
+    """Return the files that a location means.
+
+    Args:
+        source: says which names are meant in a folder.
+        location: a file; or the text of a path, of an ``https://`` URL of a file, or of ``s3://bucket/key``. A folder,
+            there a key that is no object, means every file directly in it whose name states a period: maybe none.
+        notice: told of CSV files that a folder holds but that are not meant.
+
+    Raises:
+        UserError: there is no such file or folder, or no such kind of location.
+        TransferError: the server of a bucket failed.
+    """
+    if not isinstance(location, str | Path):
+        return [location]
+    scheme = re.match(r"([a-z][a-z0-9+.-]*)://", str(location), re.IGNORECASE)
+    if isinstance(location, Path) or scheme is None:
+        path = Path(location).expanduser()
+        try:
+            if not path.is_dir():
+                # a name that is wrong is told before one that states no period
+                open_delivered(path).close()
+                return [path]
+            return _matching(source, path, [file for file in path.iterdir() if file.is_file()], notice)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
+    # heavy, and most files come from a folder
+    match scheme[1].lower():
+        case "https" | "http":
+            from ingestion.https import web_file
+
+            return [web_file(location)]
+        case "s3":
+            from ingestion.s3 import bucket_files
+
+            files, is_folder = bucket_files(location)
+            return _matching(source, location, files, notice) if is_folder else list(files)
+        case other:
+            raise UserError(f"Nothing can be loaded from {other}://: name a path, an https:// URL or s3://bucket/key.")
+
+
+def _matching(source: Source, folder: object, files: Sequence[File], notice: Callable[[str], None]) -> list[File]:
+    meant = sorted((file for file in files if source.period_of_file(file.name)), key=lambda file: file.name)
+    others = sorted(file.name for file in files if file not in meant and ".csv" in Path(file.name).suffixes)
+    if meant and others:
+        notice(f"{folder}: left out, as their names are not like {source.file_names}: {', '.join(others)}")
+    return meant
+
+
+def _place(file: File) -> str:
+    return str(file) if isinstance(file, Path) else file.where

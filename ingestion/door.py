@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import ClassVar
 
 from ingestion.source import Column, Period, Rejection, Source, WholeNumber, is_scientific, whole_number
 from warehouse.errors import UserError
@@ -24,7 +25,8 @@ LONGEST_LINE_BYTES = 2**16
 MOST_FIELDS = 500
 LONGEST_NUMBER = 200
 OTHER_DELIMITERS = (";", "\t", "|", ":")
-DELIMITER_NAMES = {"\t": "a tab"}
+# what it is called, and how the option is told
+DELIMITER_NAMES = {"\t": ("a tab", "tab")}
 
 # one entry per field of the file's lines; None for a column that is left out
 Layout = tuple[Column | None, ...]
@@ -42,32 +44,36 @@ class Header:
 class RejectedLine:
     """A line that is turned away, with its physical line number (the header is line 1).
 
-    `is_suppressed`: it may be about somebody who asked to be forgotten, and must not be kept.
+    `is_suppressed`: it may be about somebody who asked to be forgotten, and must not be kept. `is_unread`: a foreign
+    file's line that never became fields; what it holds is not in the order of the file's columns.
     """
 
     line_number: int
     rejection: Rejection
     line: bytes
     is_suppressed: bool = False
+    is_unread: bool = False
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of a batch of lines: CSV for COPY, how many rows it holds and on which UTC days, and the rest.
+    """What became of a batch of lines: rows for COPY, how many they are and on which UTC days, and the rest.
 
     `suppressed` are the numbers of good lines about people who asked to be forgotten. They do not land; nor is a line
     kept that is turned away and may be about one of them.
 
-    The CSV's columns are the header's, in the order of the file, the person's id replaced; then the line number; then
-    whatever the caller appends to every row.
+    `rows` are in the door's format; its columns are the header's, in the order of the file, the person's id replaced;
+    then the line number; then whatever the caller appends to every row. `odd_rows` are rows in CSV, where that is not
+    the door's format.
     """
 
-    copy_bytes: bytes
+    rows: bytes
     rows_good: int
     rows_by_day: Counter[bytes]
     rejected: list[RejectedLine]
     suppressed: list[int]
     bytes_done: int
+    odd_rows: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Door:
     `is_suppressed` says whether one of the people a line turned away may be about did; `appended` ends every row,
     line feed included.
     """
+
+    copy_format: ClassVar[str] = "csv"
 
     source: Source
     layout: Layout
@@ -90,6 +98,10 @@ class Door:
     def columns(self) -> tuple[Column, ...]:
         """The columns that land, in the order of the file."""
         return tuple(column for column in self.layout if column is not None)
+
+    def check_text(self, text: bytes, first_line_number: int, bytes_done: int = 0) -> Checked:
+        """Check whole lines, each with its line feed, of which the first has the number `first_line_number`."""
+        return self.check(enumerate(split_lines(text), first_line_number), bytes_done)
 
     def check(self, numbered_lines: Iterable[tuple[int, bytes]], bytes_done: int = 0) -> Checked:
         """Check lines, each with its physical number; the plainly good ones go the short way."""
@@ -194,13 +206,18 @@ def people_of(line: bytes, layout: Layout, source: Source) -> People:
     text = unicodedata.normalize("NFKC", line.replace(b"\0", b"").decode("utf-8", errors="replace"))
     fields = split_fields(text)
     digits: list[str] = []
-    if fields is not None and len(fields) == len(layout):
-        field = fields[[column.name if column else None for column in layout].index(source.person)]
+    names = [column.name if column else None for column in layout]
+    # a line that was never read has a layout without columns
+    if fields is not None and len(fields) == len(names) and source.person in names:
+        field = fields[names.index(source.person)]
         person_id = id_meant(field)
         if person_id is not None:
             return People(frozenset((person_id,)), is_certain=True)
         digits = re.findall(r"[0-9]{1,40}", field)
     pieces = re.split(r"[,;\t|\"]", text, maxsplit=MOST_FIELDS)[:MOST_FIELDS]
+    if source.person not in names:
+        # whatever the delimiter of its file is
+        pieces += re.split(r"[^\w.+-]+", text, maxsplit=MOST_FIELDS)[:MOST_FIELDS]
     ids = (id_meant(piece) for piece in (*pieces, *digits))
     return People(frozenset(person_id for person_id in ids if person_id is not None), is_certain=False)
 
@@ -240,7 +257,7 @@ def split_fields(text: str, delimiter: str = ",") -> list[str] | None:
         return None
 
 
-def understand_header(line: bytes, source: Source, file_name: str) -> Header:
+def understand_header(line: bytes, source: Source, file_name: str, where: str = "line 1") -> Header:
     """Map the first line by name onto the source's columns: any order, case, blanks around and BOM are tolerated.
 
     Raises:
@@ -252,63 +269,72 @@ def understand_header(line: bytes, source: Source, file_name: str) -> Header:
     found = [name for name in names if name in by_name]
     for delimiter in OTHER_DELIMITERS:
         if len(found) < 2 <= sum(name in by_name for name in _names(text, delimiter)):
-            seen = DELIMITER_NAMES.get(delimiter, f"'{delimiter}'")
-            raise UserError(f"{file_name}, line 1: columns are separated by {seen}: export the file with commas.")
+            seen, option = DELIMITER_NAMES.get(delimiter, (f"'{delimiter}'", f"'{delimiter}'"))
+            raise UserError(
+                f"{file_name}, {where}: columns are separated by {seen}: export the file with commas or pass "
+                f"--delimiter {option}."
+            )
     if not found:
         raise UserError(
-            f"{file_name}, line 1: there is no header; the first line must name the columns "
-            f"{','.join(by_name)}: export the file with its header, as CSV text with line feeds."
+            f"{file_name}, {where}: there is no header; the first line must name the columns "
+            f"{','.join(by_name)}: export the file with its header, as CSV text with line feeds, or name its "
+            "columns with --columns."
         )
     for name in found:
         if found.count(name) > 1:
-            raise UserError(f"{file_name}, line 1: the column {name} stands there twice: export the file again.")
+            raise UserError(f"{file_name}, {where}: the column {name} stands there twice: export the file again.")
     missing = [name for name in by_name if name not in found]
     if missing:
         raise UserError(
-            f"{file_name}, line 1: the header lacks {', '.join(missing)}: export the file with all of its columns, "
+            f"{file_name}, {where}: the header lacks {', '.join(missing)}: export the file with all of its columns, "
             f"{','.join(by_name)}."
         )
     layout = tuple(by_name.get(name) for name in names)
     return Header(layout, tuple(_shown(name) for name in names if name not in by_name))
 
 
-def lines_of(blocks: Iterable[tuple[bytes, int]]) -> Iterator[tuple[list[bytes], int]]:
-    """Cut blocks into lines without their ends (LF or CRLF), passing on each block's bytes done.
+def whole_lines(blocks: Iterable[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+    """Cut blocks where lines end, passing on each block's bytes done; a last line without line feed is given one.
 
     A line longer than the door allows is cut just beyond that length, so that it stays too long but costs no memory.
     """
     rest = b""
     done = 0
     for block, done in blocks:
-        block = rest + block
-        if b"\r" in block:
-            block = block.replace(b"\r\n", b"\n")
-        lines = block.split(b"\n")
-        rest = lines.pop()
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield rest + block[:end], done
+            rest = b""
         # one byte to spare: a carriage return at the cut must not turn into a line end that shortens the line
-        rest = rest[: LONGEST_LINE_BYTES + 2]
-        yield lines, done
+        rest = (rest + block[end:])[: LONGEST_LINE_BYTES + 2]
     if rest:
-        yield [rest.removesuffix(b"\r")], done
+        yield rest + b"\n", done
 
 
-def take_first_line(
-    batches: Iterable[tuple[list[bytes], int]],
-) -> tuple[bytes | None, Iterator[tuple[list[bytes], int]]]:
-    """The first line (None if there is none) and the batches without it."""
-    remaining = iter(batches)
-    for lines, done in remaining:
-        if lines:
-            return lines[0], chain([(lines[1:], done)], remaining)
+def split_lines(text: bytes) -> list[bytes]:
+    """Whole lines without their ends (LF or CRLF)."""
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n")
+    return text.split(b"\n")[:-1]
+
+
+def take_first_line(texts: Iterable[tuple[bytes, int]]) -> tuple[bytes | None, Iterator[tuple[bytes, int]]]:
+    """The first line without its end (None if there is none) and the texts without it."""
+    remaining = iter(texts)
+    for text, done in remaining:
+        first_line, rest = text.split(b"\n", 1)
+        return first_line.removesuffix(b"\r"), chain([(rest, done)], remaining)
     return None, remaining
 
 
-def check_batches(door: Door, batches: Iterable[tuple[list[bytes], int]], first_line_number: int) -> Iterator[Checked]:
-    """Check all lines, batch by batch; the first of them has the number `first_line_number` in its file."""
+def check_texts(
+    check_text: Callable[[bytes, int, int], Checked], texts: Iterable[tuple[bytes, int]], first_line_number: int
+) -> Iterator[Checked]:
+    """Check all lines with a door's `check_text`; the first of them has the number `first_line_number` in its file."""
     number = first_line_number
-    for lines, done in batches:
-        yield door.check(enumerate(lines, number), done)
-        number += len(lines)
+    for text, done in texts:
+        yield check_text(text, number, done)
+        number += text.count(b"\n")
 
 
 def _shown(name: str) -> str:

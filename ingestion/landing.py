@@ -3,11 +3,14 @@
 Delivered ids never reach the server, not even for a moment: the door has replaced them by pseudonyms.
 """
 
+import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import LiteralString
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -20,8 +23,18 @@ from ingestion.source import Period, Source
 from ingestion.suppression import suppressions
 from warehouse.settings import now
 
+if TYPE_CHECKING:
+    from ingestion.block_door import BlockDoor
+
 BATCHES_PER_COPY = 32
 NOTICE_AFTER_SECONDS = 1.0
+# COPY's binary format: signature, flags and length of the header's extension; then rows; then a row of -1 fields
+BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+BINARY_END = b"\xff\xff"
+# its time begins
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+# two fields: a pseudonym, and the rest of its HMAC
+_PERSON = struct.Struct(">hi8si24s")
 
 _INSERT_SLICES: LiteralString = (
     "insert into audit.load_slices (load_id, slice_date, rows_landed) "
@@ -41,8 +54,12 @@ class Landing:
         suppressed = suppressions(connection, source.domain)
         self._pseudonyms = Pseudonyms(key, suppressed.holds)
         self._is_suppressed = suppressed.holds_any if suppressed.entries else None
+        loaded_at = now()
         quoted_name = '"' + file_name.replace('"', '""') + '"'
-        self._appended = f",{load_id},{quoted_name},{now():%Y-%m-%d %H:%M:%S.%f}+00\n".encode()
+        self._appended = f",{load_id},{quoted_name},{loaded_at:%Y-%m-%d %H:%M:%S.%f}+00\n".encode()
+        # the same three fields in COPY's binary format
+        name, microseconds = file_name.encode(), (loaded_at - EPOCH) // timedelta(microseconds=1)
+        self._appended_binary = struct.pack(f">iqi{len(name)}siq", 8, load_id, len(name), name, 8, microseconds)
         self._rows_checked = 0
         self.rows_landed = 0
         self.rows_by_day: Counter[bytes] = Counter()
@@ -52,9 +69,16 @@ class Landing:
         """The door that makes rows of this load."""
         return Door(self._source, layout, period, self._pseudonyms, self._appended, self._is_suppressed)
 
+    def bulk_door(self, door: Door) -> "Door | BlockDoor":
+        """The faster door for a large file, where that can be; the first time on a machine it takes some seconds."""
+        # numba takes most of a second to import
+        from ingestion.block_door import BlockDoor, is_within_reach
+
+        return BlockDoor(door, self._pseudonyms.compute, self._appended_binary) if is_within_reach(door) else door
+
     def land(
         self,
-        door: Door,
+        door: "Door | BlockDoor",
         checked: Iterable[Checked],
         on_checked: Callable[[Checked], None] | None = None,
         on_pause: Callable[[], None] | None = None,
@@ -63,27 +87,45 @@ class Landing:
 
         The COPY pauses now and then, and at its end, for `on_pause` to write on the same connection.
         """
-        columns = [sql.Identifier(column.name) for column in door.columns]
-        copy_rows = sql.SQL(
-            "copy {} ({}, _row_number, _load_id, _source_file, _loaded_at) from stdin (format csv)"
-        ).format(sql.Identifier(*self._source.raw_table), sql.SQL(", ").join(columns))
         remaining = iter(checked)
         batch_count = BATCHES_PER_COPY
         while batch_count == BATCHES_PER_COPY:
             batch_count = 0
-            cursor = self._connection.cursor()
-            with cursor.copy(copy_rows, writer=QueuedLibpqWriter(cursor)) as copy:
+            odd_rows: list[bytes] = []
+            with self._copy(door, door.copy_format) as copy:
                 for batch in islice(remaining, BATCHES_PER_COPY):
                     batch_count += 1
-                    copy.write(batch.copy_bytes)
+                    copy.write(batch.rows)
+                    odd_rows.append(batch.odd_rows)
                     self._rows_checked += batch.rows_good
                     self.rows_by_day.update(batch.rows_by_day)
                     if on_checked:
                         on_checked(batch)
-            self.rows_landed += cursor.rowcount
+            if any(odd_rows):
+                with self._copy(door, "csv") as copy:
+                    for rows in odd_rows:
+                        copy.write(rows)
             self._gather_people()
             if on_pause:
                 on_pause()
+
+    @contextmanager
+    def _copy(self, door: "Door | BlockDoor", copy_format: str) -> Iterator[psycopg.Copy]:
+        statement = sql.SQL(
+            "copy {} ({}, _row_number, _load_id, _source_file, _loaded_at) from stdin (format {})"
+        ).format(
+            sql.Identifier(*self._source.raw_table),
+            sql.SQL(", ").join(sql.Identifier(column.name) for column in door.columns),
+            sql.SQL(copy_format),
+        )
+        cursor = self._connection.cursor()
+        with cursor.copy(statement, writer=QueuedLibpqWriter(cursor)) as copy:
+            if copy_format == "binary":
+                copy.write(BINARY_HEADER)
+            yield copy
+            if copy_format == "binary":
+                copy.write(BINARY_END)
+        self.rows_landed += cursor.rowcount
 
     def finish(self) -> None:
         """Write the people of this load down and see that nothing went missing.
@@ -121,9 +163,10 @@ class Landing:
             raise LoadError(f"{self._rows_checked} rows passed the door but {self.rows_landed} landed")
 
     def _gather_people(self) -> None:
-        lines = [f"{user_id}\t\\\\x{remainder.hex()}\n" for user_id, remainder in self._pseudonyms.take_new()]
-        with self._connection.cursor().copy("copy people from stdin") as copy:
-            copy.write("".join(lines))
+        with self._connection.cursor().copy("copy people from stdin (format binary)") as copy:
+            copy.write(BINARY_HEADER)
+            copy.write(b"".join(_PERSON.pack(2, 8, hmac[:8], 24, hmac[8:]) for hmac in self._pseudonyms.take_new()))
+            copy.write(BINARY_END)
 
 
 def lock_source(connection: psycopg.Connection, source: Source, notice: Callable[[str], None]) -> None:

@@ -5,11 +5,16 @@ Only what needs it is done as steward: removing rows, and opening quarantine. Ho
 rows are written is known to `door`, `keys`, `quarantine` and `landing`.
 """
 
+import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -21,19 +26,23 @@ from ingestion.audit import (
     close_attempt,
     load_record,
     loads_standing,
-    note_sha256,
+    note_bytes,
     open_attempt,
 )
-from ingestion.delivery import Delivery, deliveries
+from ingestion.delivery import Delivery, Location, deliveries
+from ingestion.dialect import Dialect
 from ingestion.door import (
     Checked,
+    Door,
     Header,
     RejectedLine,
-    check_batches,
-    lines_of,
+    check_texts,
     take_first_line,
     understand_header,
+    whole_lines,
 )
+from ingestion.download import downloaded, patiently, sweep_spool, version_id
+from ingestion.foreign import ForeignFile
 from ingestion.keys import QUARANTINE, Key, open_key
 from ingestion.landing import Landing
 from ingestion.quarantine import Seal, quarantine_lines, quarantined_lines
@@ -41,13 +50,23 @@ from ingestion.source import Source, source_named
 from ingestion.spool import Spooled, spooled
 from ingestion.suppression import suppressions
 from warehouse.connections import connect
-from warehouse.errors import UserError
+from warehouse.errors import UserError, outage
 from warehouse.settings import home, now
+
+# half a million lines: below that, the start of the faster door takes longer than it saves
+BULK_BYTES = 64 * 2**20
+
+
+if TYPE_CHECKING:
+    from ingestion.block_door import BlockDoor
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a file has come, in delivered bytes; `stage` is "copying" or "loading", a notice is for people."""
+    """How far a file has come, in delivered bytes; `stage` is "copying", "downloading" or "loading".
+
+    `bytes_total` is 0 where a server does not say. A notice is for people.
+    """
 
     file_name: str
     stage: str
@@ -129,42 +148,50 @@ class _Tally:
 
 def load(
     source: Source,
-    paths: Sequence[Path | str],
+    locations: Sequence[Location],
     *,
     since: str | None = None,
     force: bool = False,
     period: str | None = None,
+    sha256: str | None = None,
+    dialect: Dialect | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[LoadResult]:
     """Land files, each in a transaction of its own, in the order of period and name.
 
     Args:
         source: what the files are; see `source_named`.
-        paths: files, or directories, which mean every file in them whose name states a period.
+        locations: paths, URLs and buckets; a folder means every file in it whose name states a period.
         since: leave out files whose period ends before this one begins.
         force: land again what has landed with the same bytes; the earlier rows are replaced.
         period: what the files are about, whatever their names say.
+        sha256: what the file must be, in hexadecimal digits; for one file only.
+        dialect: how the files are written, if not as UTF-8 with commas.
         on_progress: told about every block, and everything worth telling on the way.
 
     Raises:
-        UserError: nothing was tried: a path without file, a file without period, a key that is not the database's.
+        UserError: nothing was tried: a location without file, a file without period, a key that is not the database's.
         FilesRefused: all files were tried and these refused; of a refused file nothing is landed.
-        LoadError: the load failed through no fault of the user; later files were not tried.
+        LoadError: the load failed through no fault of the user, or a server did; later files were not tried.
     """
     tell = on_progress or _tell_nobody
     to_land = deliveries(
         source,
-        [Path(path) for path in paths],
+        locations,
         since=source.period_of_text(since) if since else None,
         period=source.period_of_text(period) if period else None,
         notice=lambda text: tell(Progress("", "copying", 0, 0, 0, text)),
     )
+    if sha256 is not None:
+        sha256 = _sha256_of_one(sha256, len(to_land))
+    # by the clock that wrote the files
+    sweep_spool(home() / "spool", datetime.now(UTC))
     with connect("loader", autocommit=True) as connection:
         key = open_key(connection, source.domain, may_generate=True)
         seal = Seal(open_key(connection, QUARANTINE, may_generate=True))
         # its key is asked for before anything is tried; each load reads the list anew
         suppressions(connection, source.domain)
-    results = [_load_file(source, delivery, key, seal, force, tell) for delivery in to_land]
+    results = [_load_file(source, delivery, key, seal, force, sha256, dialect, tell) for delivery in to_land]
     refusals = [result.message for result in results if result.status == "failed"]
     if refusals:
         raise FilesRefused(refusals, results)
@@ -221,16 +248,17 @@ class _Attempt:
     key: Key
     seal: Seal
     force: bool
+    dialect: Dialect | None
     tell: Callable[[Progress], None]
     started: float
 
     def notice(self, text: str) -> None:
-        self.tell(Progress(self.delivery.path.name, "loading", 0, 0, 0, text))
+        self.tell(Progress(self.delivery.file.name, "loading", 0, 0, 0, text))
 
     def result(self, status: str, tally: _Tally, messages: Sequence[str]) -> LoadResult:
         return LoadResult(
             self.load_id,
-            self.delivery.path.name,
+            self.delivery.file.name,
             self.delivery.period.text,
             status,
             **asdict(tally.counts),
@@ -241,17 +269,45 @@ class _Attempt:
 
 
 def _load_file(
-    source: Source, delivery: Delivery, key: Key, seal: Seal, force: bool, tell: Callable[[Progress], None]
+    source: Source,
+    delivery: Delivery,
+    key: Key,
+    seal: Seal,
+    force: bool,
+    sha256: str | None,
+    dialect: Dialect | None,
+    tell: Callable[[Progress], None],
+) -> LoadResult:
+    try:
+        return _attempt_to_load(source, delivery, key, seal, force, sha256, dialect, tell)
+    except psycopg.Error as error:
+        failure = _without_values(delivery.file.name, error)
+    raise failure
+
+
+def _attempt_to_load(
+    source: Source,
+    delivery: Delivery,
+    key: Key,
+    seal: Seal,
+    force: bool,
+    sha256: str | None,
+    dialect: Dialect | None,
+    tell: Callable[[Progress], None],
 ) -> LoadResult:
     started = time.monotonic()
-    name = delivery.path.name
+    name = delivery.file.name
     with open_attempt(source.name, name, delivery.period.text, key.key_id) as (audit, load_id):
-        attempt = _Attempt(source, delivery, load_id, key, seal, force, tell, started)
+        attempt = _Attempt(source, delivery, load_id, key, seal, force, dialect, tell, started)
         try:
-            with spooled(
-                delivery.path, home() / "spool", lambda done, total: tell(Progress(name, "copying", done, total, 0))
-            ) as spool:
-                note_sha256(audit, load_id, spool.sha256)
+            unchanged = None if force else _landed_unchanged(audit, attempt)
+            if unchanged and sha256 in (None, unchanged.sha256):
+                note_bytes(audit, load_id, unchanged.sha256, unchanged.version_id)
+                return _skip(audit, attempt, f"unchanged on its server since load {unchanged.load_id}")
+            with _private_copy(attempt) as spool:
+                note_bytes(audit, load_id, spool.sha256, spool.version_id)
+                if sha256 not in (None, spool.sha256):
+                    raise UserError(f"{name} is not the file that --sha256 names: its SHA-256 is {spool.sha256}.")
                 # only what replaces rows needs the right to remove them
                 for role in ("steward",) if force else ("loader", "steward"):
                     result = _land_as(role, attempt, spool)
@@ -260,8 +316,37 @@ def _load_file(
                 raise AssertionError("a steward may do everything")
         except UserError as error:
             result = attempt.result("failed", _Tally(), [str(error)])
-            close_attempt(audit, load_id, "failed", seconds=result.seconds, error=str(error))
+            # a broken connection leaves the attempt to be found abandoned
+            with suppress(psycopg.Error):
+                close_attempt(audit, load_id, "failed", seconds=result.seconds, error=str(error))
             return result
+
+
+def _landed_unchanged(connection: psycopg.Connection, attempt: _Attempt) -> LoadRecord | None:
+    """The load whose rows stand in raw and whose file the server has still got; None if it must be read to be known."""
+    file = attempt.delivery.file
+    if isinstance(file, Path):
+        return None
+    version = version_id(file, patiently(file.version, file.where, attempt.notice))
+    standing = loads_standing(connection, attempt.source.name) if version else []
+    return next((earlier for earlier in standing if earlier.version_id == version), None)
+
+
+def _private_copy(attempt: _Attempt) -> AbstractContextManager[Spooled]:
+    file, directory = attempt.delivery.file, home() / "spool"
+
+    def on_bytes(stage: str, done: int, total: int) -> None:
+        attempt.tell(Progress(file.name, stage, done, total, 0))
+
+    if isinstance(file, Path):
+        return spooled(file, directory, partial(on_bytes, "copying"))
+    return downloaded(file, directory, partial(on_bytes, "downloading"), attempt.notice)
+
+
+def _skip(connection: psycopg.Connection, attempt: _Attempt, *messages: str) -> LoadResult:
+    result = attempt.result("skipped", _Tally(), messages)
+    close_attempt(connection, attempt.load_id, "skipped", counts=Counts(), seconds=result.seconds)
+    return result
 
 
 def _land_as(role: str, attempt: _Attempt, spool: Spooled) -> LoadResult | None:
@@ -290,10 +375,8 @@ def _land(connection: psycopg.Connection, attempt: _Attempt, spool: Spooled, *, 
         landing.remove_rows(connection, source, [earlier.load_id for earlier in replaced], "superseded")
     if same_bytes and not attempt.force:
         earlier = same_bytes[0]
-        messages.append(f"the same bytes have landed as load {earlier.load_id} ({earlier.file_name}, {earlier.period})")
-        result = attempt.result("skipped", _Tally(), messages)
-        close_attempt(connection, load_id, "skipped", counts=Counts(), seconds=result.seconds)
-        return result
+        what = f"the same bytes have landed as load {earlier.load_id} ({earlier.file_name}, {earlier.period})"
+        return _skip(connection, attempt, *messages, what)
 
     into = Landing(connection, source, load_id, spool.file_name, attempt.key)
     tally, header = _land_lines(into, connection, attempt, spool)
@@ -327,10 +410,7 @@ def _land_lines(
     into: Landing, connection: psycopg.Connection, attempt: _Attempt, spool: Spooled
 ) -> tuple[_Tally, Header]:
     name = spool.file_name
-    first_line, batches = take_first_line(lines_of(spool.blocks()))
-    if first_line is None:
-        raise UserError(f"{name} holds no rows: deliver it again.")
-    header = understand_header(first_line, attempt.source, name)
+    header, check = _opened(spool, attempt, into)
     tally = _Tally()
 
     def count(checked: Checked) -> None:
@@ -341,16 +421,33 @@ def _land_lines(
         quarantine_lines(connection, attempt.seal, header.layout, attempt.load_id, tally.waiting, now())
         tally.waiting.clear()
 
-    door = into.door(header.layout, attempt.delivery.period)
-    into.land(door, check_batches(door, batches, first_line_number=2), count, quarantine_waiting)
+    into.land(*check(into.door(header.layout, attempt.delivery.period)), count, quarantine_waiting)
     if tally.counts.rows_read == 0:
         raise UserError(f"{name} holds no rows, only a header: deliver it again.")
     return tally, header
 
 
+def _opened(
+    spool: Spooled, attempt: _Attempt, into: Landing
+) -> tuple[Header, Callable[[Door], tuple["Door | BlockDoor", Iterable[Checked]]]]:
+    """The header of a file, and what gives the door to use for the lines below it and checks them there."""
+    if attempt.dialect:
+        foreign = ForeignFile(spool, attempt.dialect, attempt.source)
+        return foreign.header, lambda door: (door, foreign.check(door))
+    first_line, texts = take_first_line(whole_lines(spool.blocks()))
+    if first_line is None:
+        raise UserError(f"{spool.file_name} holds no rows: deliver it again.")
+
+    def check(door: Door) -> tuple["Door | BlockDoor", Iterable[Checked]]:
+        chosen = into.bulk_door(door) if spool.text_bytes >= BULK_BYTES else door
+        return chosen, check_texts(chosen.check_text, texts, first_line_number=2)
+
+    return understand_header(first_line, attempt.source, spool.file_name), check
+
+
 def _refuse_hopeless(attempt: _Attempt, tally: _Tally) -> None:
     """Raise UserError if so many lines were turned away for one reason that it tells against the whole file."""
-    name = attempt.delivery.path.name
+    name = attempt.delivery.file.name
     if not tally.rows_good and not tally.rows_suppressed:
         error_code, count = tally.by_reason.most_common(1)[0]
         first = tally.first_by_reason[error_code]
@@ -359,7 +456,8 @@ def _refuse_hopeless(attempt: _Attempt, tally: _Tally) -> None:
             raise UserError(
                 f"{name}, line {first.line_number}: {first.rejection.detail}, and no row of the file is good "
                 f"({count} of {tally.counts.rows_read} like this one): export the file again as "
-                f"{','.join(column.name for column in attempt.source.columns)} with commas."
+                f"{','.join(column.name for column in attempt.source.columns)} with commas, or say with --delimiter, "
+                "--quote, --encoding how it is written."
             )
     for limit in attempt.source.limits:
         count = tally.by_reason[limit.error_code]
@@ -401,6 +499,10 @@ def _replay(connection: psycopg.Connection, load_id: int, tell: Callable[[Progre
     suppressed: list[int] = []
     still_quarantined = 0
     for layout, lines in quarantined_lines(connection, seal, source, load_id):
+        if not any(layout):
+            # a foreign file's lines that never became records: no rule of the door is about them
+            still_quarantined += len(lines)
+            continue
         door = into.door(layout, period)
         checked = door.check(lines)
         into.land(door, [checked])
@@ -415,8 +517,24 @@ def _replay(connection: psycopg.Connection, load_id: int, tell: Callable[[Progre
 
 
 def _without_values(what: str, error: psycopg.Error) -> LoadError:
-    """A failure that says what the database objects to, but not to which value: its own words may quote one."""
-    return LoadError(f"{what}: the database stopped it ({type(error).__name__}, {error.sqlstate or 'no connection'})")
+    """A failure that says what the database objects to, but not to which value: its own words may quote one.
+
+    Raises:
+        UserError: the database is down and cannot be started; the sentence says why.
+    """
+    if error.sqlstate is None:
+        connect("loader").close()
+    return LoadError(
+        f"{what}: {outage(error) or f'the database stopped it ({type(error).__name__}, {error.sqlstate})'}"
+    )
+
+
+def _sha256_of_one(text: str, file_count: int) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise UserError("--sha256 takes the 64 hexadecimal digits of a SHA-256.")
+    if file_count != 1:
+        raise UserError(f"--sha256 is about one file, and {file_count} are meant: load them one by one.")
+    return text.lower()
 
 
 def _tell_nobody(progress: Progress) -> None:

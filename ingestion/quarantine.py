@@ -1,7 +1,8 @@
 """Lines the door turned away: kept encrypted, with their reason, until they are replayed or their time is over.
 
-A payload is a little CSV file of its own: the header as the door understood it, then the line as delivered. Sending
-quarantined lines through the door again is `loader.replay`.
+A payload is a little CSV file of its own: the header as the door understood it, then the line as delivered. A foreign
+file's record is kept as the line the door was shown; what never became a record, under a header without columns.
+Sending quarantined lines through the door again is `loader.replay`.
 """
 
 import hmac
@@ -95,7 +96,9 @@ def quarantine_lines(
                     rejected.line_number,
                     rejected.rejection.error_code,
                     rejected.rejection.detail,
-                    seal.close(pack(layout, rejected.line), load_id, rejected.line_number),
+                    seal.close(
+                        pack(() if rejected.is_unread else layout, rejected.line), load_id, rejected.line_number
+                    ),
                     quarantined_at,
                 )
             )

@@ -189,6 +189,7 @@ class Source:
     """One kind of file and the raw table it lands in.
 
     `columns` stand in canonical order; `person` is the one a pseudonym replaces, `time` the one rows are sliced by.
+    When nothing has landed for `late_after`, the source is late, after `stale_after` it is stale and people are told.
     `period_of_file` gives None for a name that states no period; `period_of_text` raises UserError for a bad one.
     """
 
@@ -202,6 +203,8 @@ class Source:
     period_of_file: Callable[[str], Period | None]
     period_of_text: Callable[[str], Period]
     limits: tuple[Limit, ...]
+    late_after: timedelta
+    stale_after: timedelta
 
     @property
     def domain(self) -> str:

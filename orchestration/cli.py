@@ -4,19 +4,22 @@ Exit codes: 0 done or nothing to do, 2 a mistake of the user (one sentence, no t
 Heavy imports stand inside the commands, so that ``agora sql`` does not wait for Dagster.
 """
 
+import errno
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from warehouse import settings
-from warehouse.errors import UserError
+from warehouse.errors import UserError, outage
 
 if TYPE_CHECKING:
     from governance.register import Format
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from orchestration.run import RunOutcome
 
 DOMAINS = ("ecommerce",)
+NAMED_MARKS = {"tab": "\t", "\\t": "\t", "space": " ", "none": ""}
 WRITING_DBT_COMMANDS = frozenset(("build", "run", "seed", "snapshot", "retry", "run-operation"))
 
 
@@ -90,11 +94,12 @@ def down() -> None:
 
 
 @cli.command()
-def status() -> None:
-    """Show whether the warehouse is up, what was landed last and what readers see."""
+@click.option("--json", "is_json", is_flag=True, help="Print all of it as JSON, for machines.")
+def status(is_json: bool) -> None:
+    """Show whether the warehouse is up, how fresh each source is and what readers see."""
     from orchestration.summary import print_status
 
-    print_status()
+    print_status(is_json=is_json)
 
 
 @cli.command()
@@ -223,18 +228,90 @@ def simulate_ecommerce(out: Path, seed: int, users: int, events: int, months: in
 
 @cli.command()
 @click.argument("source")
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("locations", metavar="PATH_OR_URL...", nargs=-1, required=True)
 @click.option("--since", metavar="PERIOD", help="Leave out files of earlier periods, e.g. 2019-12.")
 @click.option("--period", metavar="PERIOD", help="What the files are for, whatever their names say, e.g. 2019-10.")
 @click.option("--force", is_flag=True, help="Land again what was landed with the same bytes, in its place.")
-def load(source: str, paths: tuple[str, ...], since: str | None, period: str | None, force: bool) -> None:
-    """Land files of SOURCE (ecommerce.events). A folder means every matching file in it."""
+@click.option("--sha256", metavar="HEX", help="Refuse the file unless this is its SHA-256; for one file.")
+@click.option("--delimiter", metavar="TEXT", help="Between fields, if not a comma: ';', tab, space …")
+@click.option("--quote", metavar="CHAR", help="Around fields, if not a double quote; or none.")
+@click.option("--escape", metavar="CHAR", help="Before a quote within quotes, if it is not doubled; or none.")
+@click.option("--encoding", metavar="NAME", help="If not UTF-8: cp1252, latin-1, utf-16 …")
+@click.option("--skip-lines", type=int, metavar="N", help="Lines to leave out before the header.")
+@click.option("--columns", metavar="A,B,…", help="The names of the columns, if the file has no header.")
+@click.option("--decimal", metavar="MARK", help="The decimal mark of prices, if not a point.")
+def load(
+    source: str,
+    locations: tuple[str, ...],
+    since: str | None,
+    period: str | None,
+    force: bool,
+    sha256: str | None,
+    delimiter: str | None,
+    quote: str | None,
+    escape: str | None,
+    encoding: str | None,
+    skip_lines: int | None,
+    columns: str | None,
+    decimal: str | None,
+) -> None:
+    """Land files of SOURCE (ecommerce.events): from a path, a URL or a bucket.
+
+    \b
+      agora load ecommerce.events 2019-Oct.csv.gz
+      agora load ecommerce.events deliveries/ --since 2019-12
+      agora load ecommerce.events https://shop.example.org/logs/2019-Oct.csv.gz
+      agora load ecommerce.events s3://bucket/logs/ --since 2019-12
+      agora load ecommerce.events "https://…/export?signature=…" --period 2019-10
+
+    A folder, also one in a bucket, means every file directly in it whose name states a period
+    (YYYY-Mon[-DD][.part].csv[.gz]). A download that was cut goes on where it stopped. A checksum published beside a
+    file (FILE.sha256, SHA256SUMS) must be the file's. Buckets: AWS_ACCESS_KEY_ID and its kin say who asks,
+    AWS_ENDPOINT_URL where, if not at Amazon. More: docs/how-to/load-from-a-url-or-bucket.md.
+
+    Files in UTF-8 with commas and a header, one line a record, need no option. How others are written is said, not
+    guessed: --delimiter to --decimal (docs/foreign-files.md).
+    """
     from ingestion import loader
+    from ingestion.dialect import Dialect
     from ingestion.source import source_named
 
+    said = {
+        "delimiter": delimiter and NAMED_MARKS.get(delimiter, delimiter),
+        "quote": quote and NAMED_MARKS.get(quote, quote),
+        "escape": escape and NAMED_MARKS.get(escape, escape),
+        "encoding": encoding,
+        "skip_lines": skip_lines,
+        "columns": tuple(columns.split(",")) if columns else None,
+        "decimal": decimal,
+    }
+    changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    dialect = replace(Dialect(), **changes) if changes else None
     with _load_progress() as tell:
-        results = loader.load(source_named(source), paths, since=since, force=force, period=period, on_progress=tell)
+        results = loader.load(
+            source_named(source),
+            locations,
+            since=since,
+            force=force,
+            period=period,
+            sha256=sha256,
+            dialect=dialect,
+            on_progress=tell,
+        )
     _echo_results(results)
+
+
+@cli.command("fetch-plan")
+@click.argument("data_set", type=click.Choice(("rees46",)))
+def fetch_plan(data_set: str) -> None:
+    """Say where a public data set lies and what it needs in disk and time on this machine. Nothing is fetched.
+
+    How fast files land is read from the history of loads. Where that is too short it is measured, which takes some
+    seconds.
+    """
+    from orchestration.fetch_plan import print_rees46_plan
+
+    print_rees46_plan()
 
 
 @cli.command()
@@ -343,21 +420,41 @@ def run(domain: str, full_refresh: bool) -> None:
     from orchestration.drop import files_in_drop_folder
     from orchestration.summary import has_something_to_build, print_summary
 
-    if not has_something_to_build(domain) and not files_in_drop_folder(f"{domain}.events"):
-        click.echo(f"Nothing of {domain} has been landed yet: agora load {domain}.events PATH comes first.")
-        return
-    with _steps() as on_step:
-        on_step("starting Dagster")
-        from orchestration.run import run_domain
+    with _told_if_it_cannot_start(domain):
+        if not has_something_to_build(domain) and not files_in_drop_folder(
+            f"{domain}.events", on_notice=lambda text: click.echo(text, err=True)
+        ):
+            click.echo(f"Nothing of {domain} has been landed yet: agora load {domain}.events PATH comes first.")
+            return
+        with _steps() as on_step:
+            on_step("starting Dagster")
+            from orchestration.run import run_domain
 
-        outcome = run_domain(domain, full_refresh=full_refresh, on_step=on_step)
+            outcome = run_domain(
+                domain,
+                full_refresh=full_refresh,
+                on_step=on_step,
+                on_notice=lambda text: click.echo(text, err=True),
+            )
     _end_if_failed(outcome, "Readers keep the last good generation.")
     print_summary(domain)
 
 
+@contextmanager
+def _told_if_it_cannot_start(domain: str) -> Iterator[None]:
+    """What fails in here is no run that Dagster could tell of: no server answers, or the definitions do not load."""
+    try:
+        yield
+    except Exception as error:
+        from orchestration.alerts import tell_not_started
+
+        tell_not_started(domain, error, on_notice=lambda text: click.echo(f"agora: {text}", err=True))
+        raise
+
+
 def _end_if_failed(outcome: "RunOutcome", consequence: str) -> None:
     """Tell the warnings of a run that went well; end with the errors of one that did not."""
-    for warning in outcome.warnings if outcome.success else ():
+    for warning in (*outcome.notices, *(outcome.warnings if outcome.success else ())):
         click.echo(f"agora: {warning}", err=True)
     if not outcome.success:
         text = "\n".join(outcome.errors) or "the run failed"
@@ -539,13 +636,16 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    # into a file or a pipe it would write an empty line
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, object] = {}
 
         def tell(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)  # type: ignore[arg-type]
+                tasks[what] = bars.add_task(what)
+            # how much there is in all may not be known, or only later
+            bars.update(tasks[what], completed=done, total=total or None)  # type: ignore[arg-type]
 
         yield tell
 
@@ -557,6 +657,7 @@ def _load_progress() -> Iterator[Callable[["Progress"], None]]:
         def show(progress: "Progress") -> None:
             if progress.notice:
                 click.echo(progress.notice, err=True)
+                return
             tell(f"{progress.stage} {progress.file_name}", progress.bytes_done, progress.bytes_total)
 
         yield show
@@ -594,8 +695,12 @@ def _echo_results(results: list["LoadResult"]) -> None:
 
 def main() -> None:
     """Entry point: turns errors into sentences and exit codes."""
+    import psycopg
+
     from ingestion.audit import LoadError
 
+    # what it tells of a connection that broke, the error that follows tells as well
+    logging.getLogger("psycopg").setLevel(logging.CRITICAL)
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
@@ -607,12 +712,22 @@ def main() -> None:
     except LoadError as error:
         click.echo(f"agora: {error}", err=True)
         sys.exit(1)
+    except psycopg.Error as error:
+        if (sentence := outage(error)) is None:
+            raise
+        click.echo(f"agora: {sentence}", err=True)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("agora: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         # whoever reads us has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        click.echo(f"agora: the disk of {error.filename or settings.home()} is full: make room and try again", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Where the dbt project is, how its manifest is made, and which part of a domain's models is built when.
+"""Where the dbt project is, how its manifest is made, and which part of a domain's models is built when;
+and how the steps of a run are called.
 
 Not here: what the models say (``dbt_project/``) and the assets that run them (``orchestration/defs``).
 """
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -15,9 +17,20 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 DBT_PROJECT = CHECKOUT / "dbt_project"
 PROFILES = CHECKOUT / "profiles"
 SEEDS = CHECKOUT / "seeds"
+CODE = ("warehouse", "ingestion", "ml", "governance", "orchestration")
 # beside the interpreter: the environment need not be on PATH
 DBT = Path(sys.executable).parent / "dbt"
 AGORA = Path(sys.executable).parent / "agora"
+
+# in plain words
+STEP_NAMES = {
+    "raw_ecommerce__events": "landing what lies in the drop folder",
+    "ecommerce_models": "dbt: cleaning, sessions, features",
+    "ml_ecommerce__customer_segments": "scikit-learn: fitting the segments",
+    "ecommerce_marts": "dbt: building, testing and publishing the marts",
+    "ecommerce__ecommerce__customer_segments_is_published": "checking the publication",
+    "purge_expired": "removing what is past its time",
+}
 
 # dbt reads these on every start; the schema names of marts differ with every build, so nothing may be remembered
 DBT_SETTINGS = {
@@ -40,6 +53,16 @@ def production_target() -> str:
     return os.environ.get("DBT_TARGET") or ("server" if settings.uses_server() else "embedded")
 
 
+def code_fingerprint() -> str:
+    """What computes here: the code of Agora, the dbt project, and the versions of all they stand on."""
+    digest = hashlib.sha256()
+    for path in sorted([*(file for folder in CODE for file in _files(CHECKOUT / folder, "*.py")), *_dbt_files()]):
+        digest.update(f"{path.relative_to(CHECKOUT)} {path.stat().st_size}\n".encode() + path.read_bytes())
+    versions = CHECKOUT / "uv.lock"
+    digest.update(versions.read_bytes() if versions.exists() else b"")
+    return digest.hexdigest()
+
+
 def manifest() -> Path:
     """Path of an up-to-date dbt manifest; parses the project (about 5 s) where a file is newer than the last one."""
     path = settings.home() / "dbt" / "manifest.json"
@@ -52,14 +75,17 @@ def manifest() -> Path:
 
 
 def _latest_change() -> float:
-    sources = [
-        file
-        for folder in (DBT_PROJECT, PROFILES, SEEDS)
-        for pattern in ("*.sql", "*.yml", "*.csv")
-        for file in folder.rglob(pattern)
-        if "target" not in file.relative_to(CHECKOUT).parts
-    ]
-    return max(file.stat().st_mtime for file in sources)
+    return max(file.stat().st_mtime for file in _dbt_files())
+
+
+def _dbt_files() -> list[Path]:
+    folders = (DBT_PROJECT, PROFILES, SEEDS)
+    return [file for folder in folders for file in _files(folder, "*.sql", "*.yml", "*.csv")]
+
+
+def _files(folder: Path, *patterns: str) -> list[Path]:
+    found = [file for pattern in patterns for file in folder.rglob(pattern)]
+    return [file for file in found if "target" not in file.relative_to(CHECKOUT).parts]
 
 
 def _parse(target_directory: Path) -> None:

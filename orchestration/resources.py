@@ -1,4 +1,4 @@
-"""Dagster resources: dbt, and the lock that a run of a domain holds."""
+"""Dagster resources: what a run holds from its first step to its last, also between two tries of a step."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -6,6 +6,16 @@ from contextlib import contextmanager
 import dagster as dg
 
 from orchestration.locks import domain_lock
+from orchestration.presence import present
+
+
+class Presence(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """By which others see that the run is alive; for jobs without a `RunLock`, which holds it too."""
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["Presence", None, None]:
+        with present(_run_id(context)):
+            yield self
 
 
 class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -19,5 +29,11 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
             if context.log:
                 context.log.info(message)
 
-        with domain_lock("run", self.domain, on_wait=say):
+        # also while it waits for the lock
+        with present(_run_id(context)), domain_lock("run", self.domain, on_wait=say):
             yield self
+
+
+def _run_id(context: dg.InitResourceContext) -> str:
+    assert context.run_id, "only runs have these resources"
+    return context.run_id

@@ -6,10 +6,8 @@ from datetime import datetime
 import psycopg
 
 from ml.ecommerce.segmentation import Segmentation
-from warehouse.copy import copy_rows
+from warehouse.frames import write_frame
 from warehouse.settings import now
-
-MEMBER_COLUMNS = ("user_id", "cluster_label", "segment_name", "proba", "distance")
 
 
 def clear_segmentation(connection: psycopg.Connection) -> None:
@@ -55,11 +53,9 @@ def write_segmentation(
                 updated_at,
             ),
         )
-        members = segmentation.members[list(MEMBER_COLUMNS)].itertuples(index=False, name=None)
-        copy_rows(
+        write_frame(
             connection,
             "ml_ecommerce.customer_segments",
-            [*MEMBER_COLUMNS, "model_version", "updated_at"],
-            ((*member, model_version, updated_at) for member in members),
+            segmentation.members.assign(model_version=model_version, updated_at=updated_at),
         )
     return model_version

@@ -1,27 +1,26 @@
 """Runs Dagster jobs from the command line: the same jobs the UI, the schedules and the sensor start."""
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from orchestration.alerts import begin_watching, tell
+from orchestration.project import STEP_NAMES
+from orchestration.resume import configured_ops, run_to_go_on_from
+from warehouse.connections import connect
 from warehouse.files import lock
 from warehouse.settings import home
 
-STEP_NAMES = {
-    "raw_ecommerce__events": "landing what lies in the drop folder",
-    "ecommerce_models": "dbt: cleaning, sessions, features",
-    "ml_ecommerce__customer_segments": "scikit-learn: fitting the segments",
-    "ecommerce_marts": "dbt: building, testing and publishing the marts",
-    "ecommerce__ecommerce__customer_segments_is_published": "checking the publication",
-    "purge_expired": "removing what is past its time",
-}
+LOGS_KEPT = 10
+NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,15 @@ class RunOutcome:
     """How a run ended.
 
     ``errors``: one text per failed step; ``warnings``: one per check that failed without stopping the run;
-    ``is_users_mistake``: trying again needs other input; ``reports``: what steps reported as JSON, by its label.
+    ``notices``: what hindered telling people of it; ``is_users_mistake``: trying again
+    needs other input; ``reports``: what steps reported as JSON, by its label.
     """
 
     run_id: str
     success: bool
     errors: list[str]
     warnings: list[str]
+    notices: list[str]
     is_users_mistake: bool
     log_path: Path
     reports: dict[str, Any]
@@ -65,30 +66,81 @@ def dagster_home() -> Path:
     return path
 
 
-def run_domain(domain: str, *, full_refresh: bool, on_step: Callable[[str], None]) -> RunOutcome:
-    """Execute the domain's job in this process and record it in Dagster's instance."""
+def run_domain(
+    domain: str,
+    *,
+    full_refresh: bool,
+    on_step: Callable[[str], None],
+    on_notice: Callable[[str], None] | None = None,
+) -> RunOutcome:
+    """Execute the domain's job in this process and record it in Dagster's instance.
+
+    Args:
+        domain: whose job.
+        full_refresh: build all days and users anew, from the beginning.
+        on_step: told of each step that begins.
+        on_notice: told if the run goes on from a failed one, which it does only where somebody listens.
+    """
     steps = (f"{domain}_models", f"{domain}_marts")
-    return _run_job(domain, {step: {"config": {"full_refresh": full_refresh}} for step in steps}, on_step)
+    ops = {step: {"config": {"full_refresh": full_refresh}} for step in steps}
+    with _instance() as instance:
+        begin_watching(instance)
+        failed = run_to_go_on_from(instance, domain) if on_notice and not full_refresh else None
+        done = _steps_done(instance, failed) if failed else []
+        # landing alone is nothing to save, and a second failure would begin at the beginning
+        if failed is None or on_notice is None or len(done) < 2:
+            return _run_job(instance, domain, ops, on_step)
+        on_notice(f"Going on from run {failed.run_id[:8]}: {'; '.join(done)} are done, and nothing has changed since.")
+        return _run_job(instance, domain, configured_ops(failed) or ops, on_step, failed)
 
 
 def run_retention(as_of: datetime, *, on_step: Callable[[str], None]) -> RunOutcome:
     """Execute the retention job in this process and record it in Dagster's instance."""
-    return _run_job("retention", {"purge_expired": {"config": {"as_of": as_of.isoformat()}}}, on_step)
+    with _instance() as instance:
+        begin_watching(instance)
+        return _run_job(instance, "retention", {"purge_expired": {"config": {"as_of": as_of.isoformat()}}}, on_step)
 
 
-def _run_job(name: str, ops: dict[str, Any], on_step: Callable[[str], None]) -> RunOutcome:
-    """Retries are for runs nobody watches: here a failure is told at once."""
+@contextlib.contextmanager
+def _instance() -> Iterator[dg.DagsterInstance]:
     os.environ["DAGSTER_HOME"] = str(dagster_home())
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def _steps_done(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    steps = instance.get_run_step_stats(run.run_id)
+    return [
+        STEP_NAMES.get(step.step_key, step.step_key)
+        for step in sorted(steps, key=lambda step: step.start_time or 0.0)
+        if step.status and step.status.value == "SUCCESS"
+    ]
+
+
+def _run_job(
+    instance: dg.DagsterInstance,
+    name: str,
+    ops: dict[str, Any],
+    on_step: Callable[[str], None],
+    failed: dg.DagsterRun | None = None,
+) -> RunOutcome:
+    """Retries are for runs nobody watches: here a failure is told at once. What `failed` has done stays done.
+
+    Raises:
+        UserError: the run failed and the database is out of reach; the sentence says why.
+    """
     job = dg.build_reconstructable_job("orchestration.run", "job_named", reconstructable_args=(name,))
     config = {
         "execution": {"config": {"retries": {"disabled": {}}}},
         "loggers": {"console": {"config": {"log_level": "ERROR"}}},
         "ops": ops,
     }
-    log_path = home() / "logs" / f"run-{name}.log"
-    log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with dg.DagsterInstance.get() as instance, _steps_told(instance, name, on_step), _output_to(log_path):
-        result = dg.execute_job(job, instance=instance, run_config=config)
+    log_path = _new_log(name)
+    rest_of = dg.ReexecutionOptions.from_failure(failed.run_id, instance) if failed else None
+    # as Dagster's page does, to show them as one
+    lineage = {"dagster/parent_run_id": failed.run_id, "dagster/root_run_id": failed.run_id} if failed else None
+    with _steps_told(instance, name, on_step), _output_to(log_path):
+        result = dg.execute_job(job, instance=instance, run_config=config, reexecution_options=rest_of, tags=lineage)
         warnings = [_warning(event) for event in result.all_events if _is_failed_check(event)]
         failures = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
         reports = {
@@ -98,9 +150,24 @@ def _run_job(name: str, ops: dict[str, Any], on_step: Callable[[str], None]) -> 
             for label, value in event.step_output_data.metadata.items()
             if isinstance(value, dg.JsonMetadataValue)
         }
+    notices: list[str] = []
+    tell(instance, on_notice=notices.append)
+    if not result.success:
+        # a database that cannot be started again says why better than the step that lost it
+        connect("transformer").close()
     errors = [_sentence(error) for error in failures if error]
     mistakes = [error for error in failures if error and _is_mistake(error)]
-    return RunOutcome(result.run_id, result.success, errors, warnings, bool(mistakes), log_path, reports)
+    return RunOutcome(result.run_id, result.success, errors, warnings, notices, bool(mistakes), log_path, reports)
+
+
+def _new_log(job_name: str) -> Path:
+    """A log of this run alone: another may be going on, and the one that failed before is still of interest."""
+    folder = home() / "logs"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    logs = sorted(folder.glob(f"run-{job_name}-*.log"))
+    for log in logs[: max(0, len(logs) - LOGS_KEPT + 1)]:
+        log.unlink(missing_ok=True)
+    return folder / f"run-{job_name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
 
 
 @contextlib.contextmanager
@@ -150,6 +217,8 @@ def _warning(event: dg.DagsterEvent) -> str:
 
 def _sentence(error: object) -> str:
     message = str(getattr(_root(error), "message", "")).strip()
+    if NO_SPACE in message:
+        return "the disk of the database is full: make room and run again"
     # dagster-dbt puts its own command line before what dbt says
     _, _, said_by_dbt = message.partition("Errors parsed from dbt logs:")
     return f"dbt stopped.\n{_without_blank_lines(said_by_dbt)}" if said_by_dbt else message.split(": ", 1)[-1]

@@ -4,10 +4,12 @@ Every figure is read from the warehouse, with the role that may read it; nothing
 """
 
 import csv
+import json
 import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -266,36 +268,102 @@ def print_purges(purges: dict[str, dict[str, Any]]) -> None:
             )
 
 
-def print_status() -> None:
-    """Print where the warehouse is, per source the last load, and per domain what readers see."""
+def print_status(*, is_json: bool) -> None:
+    """Print where the warehouse is, per source what came last, and per domain what readers see."""
+    status = _status()
+    if is_json:
+        json.dump(status, sys.stdout, indent=2, default=_json_value)
+        sys.stdout.write("\n")
+        return
+    console = _console()
+    console.print(f"warehouse: {status['warehouse']}", soft_wrap=True, markup=False)
+    console.print(f"state: {status['state']}", soft_wrap=True, markup=False)
+    if not status["is_up"]:
+        for job, sentence in status["failing_jobs"].items():
+            console.print(f"{job}: {sentence}", soft_wrap=True, markup=False)
+        return
+    _print_sources(console, status["sources"])
+    _print_domains(console, status["domains"], status["failing_jobs"])
+
+
+def _status() -> dict[str, Any]:
+    from orchestration.status import domain_statuses, failing_jobs, source_statuses
     from warehouse.bootstrap import ensure_up
 
-    owner = ensure_up()
-    console = _console()
-    console.print(f"warehouse: {owner.host}, port {owner.port}, database {owner.database}")
-    console.print(f"state: {settings.home()}")
+    known: dict[str, Any] = {"is_up": False, "state": str(settings.home()), "failing_jobs": failing_jobs()}
+    try:
+        owner = ensure_up()
+    except UserError as error:
+        return known | {"warehouse": f"out of reach: {error}"}
+    return known | {
+        "is_up": True,
+        "warehouse": f"{owner.host}, port {owner.port}, database {owner.database}",
+        "sources": [asdict(source) for source in source_statuses()],
+        "domains": [asdict(domain) for domain in domain_statuses()],
+    }
+
+
+def _print_sources(console: Console, sources: list[dict[str, Any]]) -> None:
+    from orchestration.status import age_in_words
+
+    table = Table()
+    for name in ("source", "last load (UTC)", "freshness"):
+        table.add_column(name, overflow="fold")
+    for name in ("files", "landed", "quarantined", "took", "failed since"):
+        table.add_column(name, justify="right", overflow="fold")
+    for source in sources:
+        if source["last_load_id"] is None:
+            last, fresh, landed, quarantined, took = "", "never loaded", "", "", ""
+        else:
+            last = f"{_text(source['last_loaded_at'])}\n{escape(source['last_file'])}"
+            colour = {"fresh": "green", "late": "yellow", "stale": "red"}[source["freshness"]]
+            limit = source["stale_after_hours" if source["freshness"] == "stale" else "late_after_hours"]
+            fresh = f"[{colour}]{source['freshness']}[/]: {age_in_words(source['age_seconds'])}\nlimit {limit:g} h"
+            landed = f"{source['rows_landed']:,}\nlast {source['last_rows_landed']:,}"
+            quarantined = f"{_share(source['quarantined_ratio'])}\nlast {_share(source['last_quarantined_ratio'])}"
+            took = f"{source['last_seconds']:.1f} s\n{source['last_rows_per_second'] or 0:,.0f} rows/s"
+        failures = f"[red]{source['failure_count']}[/]" if source["failure_count"] else "0"
+        table.add_row(source["source"], last, fresh, f"{source['load_count']:,}", landed, quarantined, took, failures)
+    console.print(table)
+    for source in sources:
+        if source["is_landing"]:
+            console.print(f"{source['source']}: a file is being landed now.", soft_wrap=True, markup=False)
+        if source["last_error"]:
+            console.print(f"{source['source']}, last failure: {source['last_error']}", soft_wrap=True, markup=False)
+
+
+def _print_domains(console: Console, domains: list[dict[str, Any]], failing_jobs: dict[str, str]) -> None:
+    from orchestration.status import age_in_words
+
     _print_table(
-        ("source", "files", "last load (UTC)", "landed", "quarantined", "failed"),
-        _query(
-            "loader",
-            "select source, count(*) filter (where status = 'loaded'),"
-            " to_char(max(finished_at) filter (where status = 'loaded') at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),"
-            " sum(rows_landed) filter (where status = 'loaded'),"
-            " round(100.0 * sum(rows_quarantined) filter (where status = 'loaded')"
-            " / nullif(sum(rows_read) filter (where status = 'loaded'), 0), 2) || ' %%',"
-            " count(*) filter (where status in ('failed', 'abandoned'))"
-            " from audit.loads where %s group by source order by source",
-            True,
-        ),
+        ("domain", "generation that readers see", "published (UTC)", "age", "loads to build"),
+        [
+            (
+                domain["domain"],
+                domain["generation"] or "none",
+                domain["published_at"] and domain["published_at"].astimezone(UTC),
+                domain["published_at"] and age_in_words(domain["age_seconds"]),
+                domain["unbuilt_load_count"],
+            )
+            for domain in domains
+        ],
     )
-    _print_table(
-        ("domain", "generation that readers see", "published (UTC)"),
-        _query(
-            "transformer",
-            "select distinct on (domain) domain, generation, published_at at time zone 'UTC' from audit.publications"
-            " order by domain, generation desc",
-        ),
-    )
+    for domain in domains:
+        if domain["unbuilt_load_count"]:
+            name = domain["domain"]
+            console.print(f"{name}: loads came or went that are not built yet. Next: agora run {name}", soft_wrap=True)
+    for sentence in failing_jobs.values():
+        console.print(f"The last run failed: {sentence}", soft_wrap=True, markup=False)
+
+
+def _share(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2%}"
+
+
+def _json_value(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    raise TypeError(type(value))
 
 
 def print_rights(corrections: list[str]) -> None:

@@ -4,22 +4,26 @@
 owner who is no superuser: as in a company.
 """
 
+import json
 import os
 import secrets
-import shutil
-import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
+from support import FAULT_SEED, remove_home, short_directory
 
-from warehouse import bootstrap, embedded, embedded_processes, files
+from warehouse import bootstrap, embedded
 from warehouse.credentials import embedded_passwords
 
-CALLERS_VARIABLES = ("PG", "AGORA_", "DBT_")
+CALLERS_VARIABLES = ("PG", "AGORA_", "DBT_", "AWS_")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,8 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Forget the caller's servers, homes and profiles before any test module is imported."""
     for name in list(os.environ):
-        if name.startswith(CALLERS_VARIABLES) or name == "DAGSTER_HOME":
+        is_ours = name.startswith(CALLERS_VARIABLES) or name in ("DAGSTER_HOME", "REQUESTS_CA_BUNDLE")
+        if is_ours and name != FAULT_SEED:
             del os.environ[name]
+    # servers of tests are here, whatever lies between this machine and others
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "localhost,127.0.0.1"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,6 +56,46 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Name bytes `bytes`: a packed file's own bytes hold the time, and two workers must collect the same names."""
     return "bytes" if isinstance(val, bytes) else None
+
+
+@dataclass
+class Receiver:
+    """A webhook on this machine: what was posted to it, and what it does with that; ``answers`` are used up first."""
+
+    url: str = ""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    is_open: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    """Give the tests of a module a webhook; while `is_open` is cleared, it takes messages and does not answer."""
+    received = Receiver()
+    received.is_open.set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            received.is_open.wait()
+            answer = received.answers.pop(0) if received.answers else 200
+            self.send_response(answer)
+            if answer in (301, 302):
+                self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    received.url = f"http://127.0.0.1:{server.server_port}/hooks/secret-of-the-webhook"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield received
+    received.is_open.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture
@@ -88,22 +135,6 @@ def server_warehouse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give one test a warehouse on a server that Agora did not start; the value is AGORA_HOME."""
     with _server_warehouse(monkeypatch) as home:
         yield home
-
-
-def short_directory() -> Path:
-    """Make a directory with a path short enough for a socket, which the server's account may pass through."""
-    directory = Path(tempfile.mkdtemp(prefix="agora-test-", dir="/tmp"))
-    directory.chmod(0o711)
-    return directory
-
-
-def remove_home(home: Path) -> None:
-    """Stop the home's server, see that no process is left, and delete everything."""
-    state = files.read_json(home / "server.json")
-    embedded.destroy(home)
-    shutil.rmtree(home, ignore_errors=True)
-    if state:
-        assert embedded_processes.server_processes(state["name"]) == []
 
 
 @contextmanager

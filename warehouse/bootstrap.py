@@ -36,6 +36,11 @@ def ensure_up(listen: tuple[str, int] | None = None) -> ConnectionParameters:
     return owner
 
 
+def is_up() -> bool:
+    """Whether there is a server to ask without starting one; one that the environment names counts as up."""
+    return settings.uses_server() or embedded.running(settings.home()) is not None
+
+
 def restore_passwords() -> None:
     """Set the role passwords again, although nothing changed here: somebody else has changed them on the server."""
     owner = parameters_of_running("owner")

@@ -1,26 +1,19 @@
-"""Rows in and out in bulk: CSV for people, frames for computations, COPY for what was computed.
-
-No statement is composed here from anything but a caller's query and identifiers; the door has its own binary writer.
-"""
+"""A statement's rows as CSV, for people. Frames, for computations: `warehouse.frames`; the door has its own writer."""
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import TextIO
 
 import psycopg
-from psycopg import pq, sql
+from psycopg import pq
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 
 from warehouse.errors import UserError
-from warehouse.frames import read_frame
-
-__all__ = ["copy_rows", "query_csv", "read_frame"]
 
 STREAM_ROWS = 2000
 COPY_STATEMENT = re.compile(r"\s*copy\b", re.IGNORECASE)
 NEEDS_QUOTES = re.compile(r'[",\r\n]')
-COPY_PLACE = re.compile(r"\b(line \d+(?:, column \w+)?)")
 
 
 class _TextLoader(Loader):
@@ -96,38 +89,3 @@ def _field(value: str) -> str:
     if value and not NEEDS_QUOTES.search(value):
         return value
     return '"' + value.replace('"', '""') + '"'
-
-
-def copy_rows(connection: psycopg.Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
-    """Write rows to a table by COPY and return their number. All or none; committing is the caller's.
-
-    Args:
-        connection: of a role that may insert.
-        table: `schema.table`, or the name of a temporary table.
-        columns: names in the order of each row's values.
-        rows: values that psycopg can adapt; None is null.
-
-    Raises:
-        psycopg.Error: the server refused a row. The message says where but not what: values may be personal.
-    """
-    target = sql.Identifier(*table.split("."))
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    row_count = 0
-    try:
-        statement = sql.SQL("copy {} ({}) from stdin").format(target, names)
-        with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in rows:
-                copy.write_row(row)
-                row_count += 1
-    except psycopg.DatabaseError as error:
-        raise _without_values(error, table) from None
-    return row_count
-
-
-def _without_values(error: psycopg.DatabaseError, table: str) -> psycopg.DatabaseError:
-    if error.sqlstate is None:
-        return error
-    # `COPY t, line 3, column price: "…"`
-    place = COPY_PLACE.search(error.diag.context or "")
-    where = f", {place.group(1)}" if place else ""
-    return type(error)(f"{type(error).__name__} ({error.sqlstate}) on copying into {table}{where}")

@@ -3,11 +3,12 @@
 One server per home, shared by all processes of the machine, started by whoever needs it first and left running.
 Roles, schemas and passwords other than the owner's are applied by `warehouse.bootstrap`.
 
-Files: `<home>/server.json` (name, socket, port), `<home>/postgres.log` (see `warehouse.embedded_log`), and a base
-directory with the configuration, `data/` and usually the socket: `<home>/postgres`, or `/var/lib/agora/<name>` where
-the lent account cannot reach home.
+Files: `<home>/server.json` (name, socket, port, and which home it is of), `<home>/postgres.log` (see
+`warehouse.embedded_log`), and a base directory with the configuration, `data/` and usually the socket:
+`<home>/postgres`, or `/var/lib/agora/<name>` where the lent account cannot reach home.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -50,6 +51,7 @@ STOP_SECONDS = 60
 SOCKET_PATH_BYTES = 103
 # not tempfile.gettempdir(), which may be long
 TEMPORARY = Path("/tmp")  # noqa: S108 (a directory of our own is made there)
+NO_SPACE = os.strerror(errno.ENOSPC)
 CANNOT_BIND = re.compile(r"could not (?:bind|translate)[^\n]*: (.+)")
 
 
@@ -68,7 +70,7 @@ class EmbeddedServer:
 def running(home: Path) -> EmbeddedServer | None:
     """Return the home's server if it answers, else None."""
     state = files.read_json(home / "server.json")
-    if state is None or "socket_directory" not in state:
+    if state is None or "socket_directory" not in state or _is_copied(home, state):
         return None
     server = EmbeddedServer(
         socket_directory=Path(state["socket_directory"]),
@@ -90,7 +92,8 @@ def start(home: Path, listen: tuple[str, int] | None = None) -> EmbeddedServer:
 
     Raises:
         RuntimeError: the server did not start; the message ends with the last lines of its log.
-        UserError: the home cannot be used by this account.
+        UserError: the disk is full; this account cannot use the home; or it is a copy that cannot live beside its
+            original.
     """
     server = running(home)
     if server and _satisfies(server, listen):
@@ -107,7 +110,7 @@ def start(home: Path, listen: tuple[str, int] | None = None) -> EmbeddedServer:
 
 
 def stop(home: Path) -> None:
-    """Stop the home's server, rolling back what is open. Nothing happens if none runs."""
+    """Stop the home's server, rolling back what is open. Nothing happens if none runs, or only a copy's original."""
     if not (home / "server.json").exists():
         return
     with files.lock(home / ".lock"):
@@ -121,9 +124,12 @@ def destroy(home: Path) -> None:
     with files.lock(home / ".lock"):
         _stop(home)
         state = files.read_json(home / "server.json") or {}
-        shutil.rmtree(_base(home, state["name"]), ignore_errors=True)
-        if "socket_directory" in state:
-            shutil.rmtree(state["socket_directory"], ignore_errors=True)
+        if _is_copied(home, state):
+            shutil.rmtree(home / "postgres", ignore_errors=True)
+        else:
+            shutil.rmtree(_base(home, state["name"]), ignore_errors=True)
+            if "socket_directory" in state:
+                shutil.rmtree(state["socket_directory"], ignore_errors=True)
         for path in (*embedded_log.log_files(home), home / "server.json", home / "credentials" / "embedded.json"):
             path.unlink(missing_ok=True)
 
@@ -140,13 +146,56 @@ def _base(home: Path, name: str) -> Path:
     return at_home if (at_home / "data").exists() else SHARED_STATE / name
 
 
+def _identity(home: Path) -> dict[str, Any]:
+    """What tells a home from its copies: moved, it keeps its inode."""
+    status = home.stat()
+    return {"home": str(home), "home_device": status.st_dev, "home_inode": status.st_ino}
+
+
+def _is_copied(home: Path, state: dict[str, Any]) -> bool:
+    """Return whether server.json speaks of another home's server, because it came here in a copy of that home."""
+    identity = _identity(home)
+    return any(state.get(key, identity[key]) != identity[key] for key in ("home_device", "home_inode"))
+
+
+def _own_state(home: Path, state: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what of a copied server.json holds here: nothing, for a copy that has a database of its own.
+
+    Raises:
+        UserError: the copy would be broken, or has no database, while its original is still there.
+    """
+    name, original = state["name"], Path(state["home"])
+    try:
+        has_original = original != home and (files.read_json(original / "server.json") or {}).get("name") == name
+    except UserError:
+        has_original = False
+    data_directory = _base(home, name) / "data"
+    if not data_directory.is_relative_to(home):
+        if has_original:
+            raise UserError(
+                f"{home} is a copy of {original}, whose database lies outside of it in {data_directory.parent}: "
+                "use the original, or choose a new AGORA_HOME."
+            )
+        return state
+    if has_original and (data_directory / "postmaster.pid").exists():
+        raise UserError(
+            f"{home} was copied from {original} while the server there was running, so the copy may be broken: run "
+            "`agora down` there, delete the copy and make it again."
+        )
+    for sockets in data_directory.parent.glob("run-*"):
+        shutil.rmtree(sockets, ignore_errors=True)
+    return None
+
+
 def _start(home: Path, listen: tuple[str, int] | None) -> EmbeddedServer:
     account = server_account()
     programs = binaries(account)
     state = files.read_json(home / "server.json")
+    if state is not None and _is_copied(home, state):
+        state = _own_state(home, state)
     if state is None:
         # a random name: data left from a deleted home, whose passwords are lost, is never met again
-        state = {"name": f"agora-{secrets.token_hex(6)}"}
+        state = {"name": f"agora-{secrets.token_hex(6)}", **_identity(home)}
         files.write_json(home / "server.json", state)
     name = state["name"]
     base = _base(home, name)
@@ -161,6 +210,7 @@ def _start(home: Path, listen: tuple[str, int] | None) -> EmbeddedServer:
         home / "server.json",
         {
             "name": name,
+            **_identity(home),
             "socket_directory": str(sockets),
             "port": port,
             "listen_host": host,
@@ -170,6 +220,8 @@ def _start(home: Path, listen: tuple[str, int] | None) -> EmbeddedServer:
     try:
         _launch(home, base, account, programs, name)
     except RuntimeError as error:
+        if NO_SPACE in str(error):
+            raise _disk_full(base) from None
         reason = CANNOT_BIND.search(str(error))
         if listen is None or reason is None:
             raise
@@ -233,6 +285,8 @@ def _run(home: Path, account: Account, command: Sequence[str | Path], given: str
         **account.subprocess_options(),
     )
     if result.returncode != 0:
+        if NO_SPACE in result.stdout:
+            raise _disk_full(home)
         raise RuntimeError(f"cannot create the database in {home}:\n{_last_lines(result.stdout)}")
 
 
@@ -241,12 +295,14 @@ def _end_former(home: Path, data_directory: Path, name: str) -> None:
     if processes.postmaster(data_directory, name) is not None:
         _stop(home)
     processes.end_orphans(name)
-    recorded = processes.recorded_postmaster(data_directory)
     # Postgres takes a zombie, or whoever has the id now, for the old server; of an id that is free it thinks right
+    sockets = Path((files.read_json(home / "server.json") or {}).get("socket_directory", data_directory))
+    # of a home that was moved under its server, server.json tells where the socket was
+    for lock in (*sockets.glob(".s.PGSQL.*.lock"), *data_directory.parent.glob("run-*/.s.PGSQL.*.lock")):
+        lock.unlink(missing_ok=True)
+    recorded = processes.recorded_postmaster(data_directory)
     if recorded is not None and processes.is_alive(recorded):
-        sockets = Path((files.read_json(home / "server.json") or {}).get("socket_directory", data_directory))
-        for lock in (*sockets.glob(".s.PGSQL.*.lock"), data_directory / "postmaster.pid"):
-            lock.unlink(missing_ok=True)
+        (data_directory / "postmaster.pid").unlink(missing_ok=True)
 
 
 def _awaited(home: Path) -> EmbeddedServer | None:
@@ -255,7 +311,7 @@ def _awaited(home: Path) -> EmbeddedServer | None:
     while True:
         server = running(home)
         state = files.read_json(home / "server.json")
-        if server or state is None or "data_directory" not in state:
+        if server or state is None or "data_directory" not in state or _is_copied(home, state):
             return server
         has_socket = (Path(state["socket_directory"]) / f".s.PGSQL.{state['port']}").exists()
         if not has_socket or processes.postmaster(Path(state["data_directory"]), state["name"]) is None:
@@ -327,7 +383,7 @@ def _launch(home: Path, base: Path, account: Account, programs: Path, name: str)
 
 def _stop(home: Path) -> None:
     state = files.read_json(home / "server.json")
-    if state is None:
+    if state is None or _is_copied(home, state):
         return
     account = server_account()
     name = state["name"]
@@ -347,6 +403,10 @@ def _stop(home: Path) -> None:
                 break
         processes.wait_for_end(name, patience_seconds=5)
     processes.end_orphans(name)
+
+
+def _disk_full(directory: Path) -> UserError:
+    return UserError(f"Postgres cannot start because the disk of {directory} is full: make room and try again.")
 
 
 def _with_log(home: Path, sentence: str) -> str:

@@ -47,6 +47,9 @@ def configuration(base: Path, socket_directory: Path, port: int, listen_host: st
         "effective_cache_size": _megabytes(memory // 2, at_least=128, at_most=65536),
         "work_mem": _megabytes(memory // 96, at_least=16, at_most=256),
         "maintenance_work_mem": _megabytes(memory // 24, at_least=64, at_most=1024),
+        # no replica follows: a table filled in the transaction that makes it is synced to disk instead of logged twice
+        "wal_level": "minimal",
+        "max_wal_senders": 0,
         "max_wal_size": _megabytes(shutil.disk_usage(base).free // 10, at_least=256, at_most=8192),
         "checkpoint_timeout": "'15min'",
         "max_parallel_workers": cpu_count,

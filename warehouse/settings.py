@@ -40,6 +40,11 @@ def now() -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+def allows_http() -> bool:
+    """Return whether AGORA_ALLOW_HTTP=1 allows http:// to other machines."""
+    return os.environ.get("AGORA_ALLOW_HTTP") == "1"
+
+
 def uses_server() -> bool:
     """Return whether the environment names a Postgres server to use instead of the embedded one."""
     return any(os.environ.get(name) for name in SERVER_VARIABLES)

@@ -63,4 +63,7 @@ EVENTS = Source(
         Limit("outside_period", 0.5, "if this is {hint}'s file, rename it or pass --period {hint}"),
         Limit("scientific_notation", 0.01, "export the file again without a spreadsheet in between"),
     ),
+    # delivered every day: one delivery may be missed, two in a row are somebody's business
+    late_after=timedelta(hours=26),
+    stale_after=timedelta(hours=49),
 )

@@ -10,12 +10,14 @@ users; names from centroids, never from the label index) and E11 (proba = softma
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from ml.ecommerce.blocks import map_blocks
+from ml.ecommerce.kmeans import Clusters, fit_clusters
 
 # Counts and durations have long right tails, and twice as many events is the same step for the busy as for the quiet:
 # log1p before standardising, or the clusters sort people by how busy they are.
@@ -96,8 +98,6 @@ NAMES_BY_CLUSTER_COUNT: dict[int, tuple[str, ...]] = {
     5: ("Top Spender", "Loyal Customer", "Heavy Cart User", "Window Shopper", "Occasional Spender"),
 }
 
-# k-means++ restarts: the best of ten, because one start in a few ends in a poor optimum.
-RESTART_COUNT = 10
 SILHOUETTE_SAMPLE_SIZE = 5_000
 REASON_COUNT = 3
 
@@ -110,9 +110,9 @@ class TooFewUsersError(ValueError):
 class Segmentation:
     """One fit of the segmentation.
 
-    members: one row per user in order of user_id: user_id (int64), cluster_label (int64), segment_name, proba (0 to 1:
-        softmax of the negated distances to all centroids, the own cluster's part), distance (Euclidean, to the own
-        centroid, in PCA space).
+    members: one row per user in order of user_id: user_id (int64), cluster_label (int64), segment_name (category),
+        proba (0 to 1: softmax of the negated distances to all centroids, the own cluster's part), distance (Euclidean,
+        to the own centroid, in PCA space).
     centroids: one row per cluster (index cluster_label): segment_name, user_count, revenue_ratio (share of all
         monetary_eur, 0 when nobody bought), then the mean of every feature in its own unit, nulls filled as in
         `impute_features`.
@@ -120,7 +120,7 @@ class Segmentation:
     explained_variance_ratio: share (0 to 1) of the standardised variance that the components keep.
     inertia: sum of squared distances to the own centroid, in PCA space.
     silhouette_ratio: -1 to 1, on a seeded sample of at most 5,000 users; None where it is undefined.
-    iteration_count: Lloyd iterations of the best of the `RESTART_COUNT` starts.
+    iteration_count: Lloyd steps on all users, after the search on samples (ml/ecommerce/kmeans.py).
     """
 
     members: pd.DataFrame
@@ -153,8 +153,9 @@ def fit_segments(
     seed: of k-means++ and of the silhouette sample.
     log_features: those that take log1p; none is the report's own pipeline.
 
-    Deterministic: the same rows in any order and the same seed give the same bits on one machine. Rows are sorted by
-    user_id, and one thread computes, since sums of several threads end in no fixed order.
+    Deterministic: the same rows in any order and the same seed give the same bits on one machine, on any number of
+    threads. Users are taken in order of user_id, by blocks (ml/ecommerce/blocks.py); rows that come in that order need
+    no gathering and save time. Beside the features it needs about a third of their memory.
 
     Raises ValueError on missing columns, null or repeated user_id, infinite or negative values, nulls where no null can
     be; TooFewUsersError when there are fewer (different) users than clusters.
@@ -163,63 +164,54 @@ def fit_segments(
         raise ValueError(f"There are no names for {cluster_count} segments: choose cluster_count 4 or 5.")
     if component_count < 1:
         raise ValueError(f"component_count is {component_count}: choose at least 1.")
-    imputed = impute_features(features)
-    if len(imputed) < cluster_count:
+    users = _Users.of(features, log_features)
+    user_count = len(users.user_ids)
+    if user_count < cluster_count:
         raise TooFewUsersError(
-            f"{len(imputed)} users cannot form {cluster_count} segments: load more events before segmenting."
+            f"{user_count} users cannot form {cluster_count} segments: load more events before segmenting."
         )
 
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(limits=1), warnings.catch_warnings():
-        # fewer distinct users than clusters: said below in our own words
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        standardised = StandardScaler(copy=False).fit_transform(_to_model_scale(imputed, log_features))
-        pca = PCA(min(component_count, *standardised.shape), svd_solver="covariance_eigh")
-        with np.errstate(invalid="ignore"):  # no variance at all: identical users, refused below
-            projected = pca.fit_transform(standardised)
-        kmeans = KMeans(cluster_count, init="k-means++", n_init=RESTART_COUNT, random_state=seed, copy_x=False)
-        labels = kmeans.fit_predict(projected).astype(np.int64)
-        found_count = len(np.unique(labels))
+    with threadpool_limits(limits=1):
+        scale = _scale(users)
+        components, explained_variance_ratio = _components(scale, min(component_count, user_count, len(FEATURES)))
+        points = _projected(users, scale, components)
+        clusters = fit_clusters(points, cluster_count=cluster_count, seed=seed)
+        found_count = len(np.unique(clusters.labels))
         if found_count < cluster_count:
             raise TooFewUsersError(
-                f"The {len(imputed)} users show only {found_count} different behaviours, too few for {cluster_count} "
+                f"The {user_count} users show only {found_count} different behaviours, too few for {cluster_count} "
                 "segments: load more events before segmenting."
             )
-        own_distance, own_proba = _own_distance_and_proba(projected, kmeans.cluster_centers_, labels)
-        silhouette_ratio = _silhouette(projected, labels, seed)
+        own_distance, own_proba = _own_distance_and_proba(points, clusters)
+        silhouette_ratio = _silhouette(points, clusters.labels, seed)
+        centroids, centroids_standardised = _centroids(users, scale, clusters.labels, cluster_count)
 
-    centroids = _centroids(imputed, labels)
     names = name_segments(centroids)
     centroids.insert(0, "segment_name", pd.Series(names))
     members = pd.DataFrame(
         {
-            "user_id": imputed.index.to_numpy(),
-            "cluster_label": labels,
-            "segment_name": pd.Series(labels).map(names),
+            "user_id": users.user_ids,
+            "cluster_label": clusters.labels.astype(np.int64),
+            "segment_name": pd.Categorical.from_codes(
+                clusters.labels, pd.Index([names[label] for label in range(cluster_count)])
+            ),
             "proba": own_proba,
             "distance": own_distance,
-        }
-    )
-    centroids_standardised = pd.DataFrame(
-        [standardised[labels == label].mean(axis=0) for label in centroids.index],
-        index=centroids.index,
-        columns=list(FEATURES),
+        },
+        copy=False,
     )
     return Segmentation(
         members=members,
         centroids=centroids,
         reasons=segment_reasons(centroids_standardised),
         feature_names=FEATURES,
-        component_count=int(pca.n_components_),
-        explained_variance_ratio=float(pca.explained_variance_ratio_.sum()),
-        inertia=float(kmeans.inertia_),
+        component_count=len(components),
+        explained_variance_ratio=explained_variance_ratio,
+        inertia=clusters.inertia,
         silhouette_ratio=silhouette_ratio,
-        iteration_count=int(kmeans.n_iter_),
+        iteration_count=clusters.step_count,
     )
 
 
@@ -234,36 +226,9 @@ def impute_features(features: pd.DataFrame) -> pd.DataFrame:
 
     Raises ValueError, see `fit_segments`.
     """
-    missing = [name for name in ("user_id", *FEATURES) if name not in features.columns]
-    if missing:
-        raise ValueError(f"The user features lack the column(s) {', '.join(missing)}: rebuild the feature model.")
-    if features["user_id"].isna().any():
-        raise ValueError("The user features hold a null user_id: expected one row per known user.")
-    if not pd.api.types.is_integer_dtype(features["user_id"]):
-        raise ValueError(f"user_id is {features['user_id'].dtype}: expected whole numbers, floats would merge users.")
-    user_ids = features["user_id"].to_numpy(dtype=np.int64)
-    if len(np.unique(user_ids)) < len(user_ids):
-        raise ValueError("The user features repeat a user_id: expected one row per user.")
-
-    order = np.argsort(user_ids)
-    columns = {name: features[name].to_numpy(dtype=np.float64, na_value=np.nan)[order] for name in FEATURES}
-    for name, values in columns.items():
-        if np.isinf(values).any():
-            raise ValueError(f"The feature {name} holds an infinite value: check its division in the feature model.")
-        if (values < 0).any():
-            raise ValueError(f"The feature {name} holds a negative value: check it in the feature model.")
-
-    spans = np.concatenate([columns[name] for name in ("recency_days", "tenure_days", "inactivity_days")])
-    never_bought_days = np.nanmax(spans) + 1 if np.isfinite(spans).any() else 0.0
-    fill_values = {"recency_days": never_bought_days} | dict.fromkeys(NULL_MEANS_ZERO, 0.0)
-    for name, values in columns.items():
-        is_null = np.isnan(values)
-        if not is_null.any():
-            continue
-        if name not in fill_values:
-            raise ValueError(f"The feature {name} holds a null, which it never should: check the feature model.")
-        columns[name] = np.where(is_null, fill_values[name], values)
-    return pd.DataFrame(columns, index=pd.Index(user_ids[order], name="user_id"))
+    users = _Users.of(features, ())
+    values = users.in_own_units(slice(0, len(users.user_ids)))
+    return pd.DataFrame(values.T, columns=list(FEATURES), index=pd.Index(users.user_ids, name="user_id"))
 
 
 def name_segments(centroids: pd.DataFrame) -> dict[int, str]:
@@ -307,23 +272,158 @@ def segment_reasons(centroids_standardised: pd.DataFrame) -> dict[int, str]:
     return reasons
 
 
-def _to_model_scale(imputed: pd.DataFrame, log_features: Collection[str]) -> np.ndarray:
-    matrix = np.empty(imputed.shape)
-    for position, name in enumerate(FEATURES):
-        values = imputed[name].to_numpy()
-        matrix[:, position] = np.log1p(values) if name in log_features else values
-    return matrix
+@dataclass(frozen=True)
+class _Users:
+    """All users' features as they were delivered, and what makes blocks of them fit for the model.
+
+    A copy of millions of users on the model's scale would take more memory than all the rest, so a block is ordered,
+    imputed and logged each time it is needed.
+
+    user_ids: ascending. columns: one array per feature, in the order of the rows delivered. order: which row delivered
+    comes when, None if they came in order. fill_values: by feature, what a null means.
+    """
+
+    user_ids: np.ndarray
+    columns: list[np.ndarray]
+    order: np.ndarray | None
+    fill_values: dict[str, float]
+    log_features: Collection[str]
+
+    @classmethod
+    def of(cls, features: pd.DataFrame, log_features: Collection[str]) -> _Users:
+        missing = [name for name in ("user_id", *FEATURES) if name not in features.columns]
+        if missing:
+            raise ValueError(f"The user features lack the column(s) {', '.join(missing)}: rebuild the feature model.")
+        if features["user_id"].isna().any():
+            raise ValueError("The user features hold a null user_id: expected one row per known user.")
+        if not pd.api.types.is_integer_dtype(features["user_id"]):
+            raise ValueError(
+                f"user_id is {features['user_id'].dtype}: expected whole numbers, floats would merge users."
+            )
+        delivered_ids = features["user_id"].to_numpy(dtype=np.int64)
+        is_ordered = bool((delivered_ids[1:] >= delivered_ids[:-1]).all())
+        order = None if is_ordered else np.argsort(delivered_ids)
+        user_ids = delivered_ids if order is None else delivered_ids[order]
+        if (user_ids[1:] == user_ids[:-1]).any():
+            raise ValueError("The user features repeat a user_id: expected one row per user.")
+
+        columns = [features[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in FEATURES]
+        longest_days = -np.inf
+        has_null = {}
+        for name, values in zip(FEATURES, columns, strict=True):
+            if np.isinf(values).any():
+                raise ValueError(
+                    f"The feature {name} holds an infinite value: check its division in the feature model."
+                )
+            if (values < 0).any():
+                raise ValueError(f"The feature {name} holds a negative value: check it in the feature model.")
+            if name in ("recency_days", "tenure_days", "inactivity_days"):
+                longest_days = np.fmax.reduce(values, initial=longest_days)
+            has_null[name] = bool(np.isnan(values).any())
+        never_bought_days = float(longest_days) + 1 if np.isfinite(longest_days) else 0.0
+        fill_values = {"recency_days": never_bought_days} | dict.fromkeys(NULL_MEANS_ZERO, 0.0)
+        for name in FEATURES:
+            if has_null[name] and name not in fill_values:
+                raise ValueError(f"The feature {name} holds a null, which it never should: check the feature model.")
+        return cls(user_ids, columns, order, fill_values, log_features)
+
+    def in_own_units(self, rows: slice) -> np.ndarray:
+        """The features of some users in order of user_id, nulls filled: (features, users) float64."""
+        chosen = rows if self.order is None else self.order[rows]
+        block = np.empty((len(FEATURES), len(self.user_ids[rows])))
+        for values, name, column in zip(block, FEATURES, self.columns, strict=True):
+            values[:] = column[chosen]
+            if name in self.fill_values:
+                values[np.isnan(values)] = self.fill_values[name]
+        return block
+
+    def on_model_scale(self, block: np.ndarray) -> np.ndarray:
+        """A block in own units, with log1p where the model reads log1p; written over the block."""
+        for values, name in zip(block, FEATURES, strict=True):
+            if name in self.log_features:
+                np.log1p(values, out=values)
+        return block
 
 
-def _own_distance_and_proba(
-    points: np.ndarray, centers: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    # one centre at a time: no array of users by clusters by components
-    distances = np.stack([np.sqrt(((points - center) ** 2).sum(axis=1)) for center in centers], axis=1)
-    own = distances[np.arange(len(labels)), labels]
-    # softmax of the negated distances, own cluster; the nearest centre is the own one, so no exponent is above 0
-    proba = 1.0 / np.exp(own[:, np.newaxis] - distances).sum(axis=1)
-    return own, proba
+@dataclass(frozen=True)
+class _Scale:
+    """Mean and population standard deviation of each feature on the model's scale, (features,); their correlations.
+
+    A feature that is the same for everyone has deviation 1 and no correlation: standardised it is 0.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    correlation: np.ndarray
+
+
+def _scale(users: _Users) -> _Scale:
+    def moments(rows: slice) -> tuple[int, np.ndarray, np.ndarray]:
+        block = users.on_model_scale(users.in_own_units(rows))
+        mean = block.mean(axis=1)
+        block -= mean[:, np.newaxis]
+        return block.shape[1], mean, block @ block.T
+
+    # Chan, Golub and LeVeque (1979): joining blocks that were each centred loses no digits
+    count, mean, scatter = 0, np.zeros(len(FEATURES)), np.zeros((len(FEATURES), len(FEATURES)))
+    for block_count, block_mean, block_scatter in map_blocks(moments, len(users.user_ids)):
+        difference = block_mean - mean
+        joined_count = count + block_count
+        scatter += block_scatter + np.outer(difference, difference) * (count * block_count / joined_count)
+        mean = mean + difference * (block_count / joined_count)
+        count = joined_count
+    covariance = scatter / count
+    deviation = np.sqrt(np.diag(covariance))
+    # what rounding leaves of a constant is no variance
+    is_constant = deviation <= 1e-12 * np.abs(mean)
+    covariance[is_constant, :] = 0.0
+    covariance[:, is_constant] = 0.0
+    deviation[is_constant] = 1.0
+    return _Scale(mean, deviation, covariance / np.outer(deviation, deviation))
+
+
+def _components(scale: _Scale, component_count: int) -> tuple[np.ndarray, float]:
+    """The first principal components, (components, features), and the share of the variance they keep.
+
+    From the correlations alone, as scikit-learn's covariance_eigh, which would hold all users at once.
+    """
+    variances, directions = np.linalg.eigh(scale.correlation)
+    variances = np.maximum(variances[::-1], 0.0)
+    components = directions.T[::-1][:component_count]
+    # an eigenvector may point either way
+    strongest = np.abs(components).argmax(axis=1)
+    components = components * np.sign(components[np.arange(component_count), strongest])[:, np.newaxis]
+    total = float(variances.sum())
+    return components, float(variances[:component_count].sum()) / total if total > 0 else 0.0
+
+
+def _projected(users: _Users, scale: _Scale, components: np.ndarray) -> np.ndarray:
+    """All users standardised and in principal components: (users, components)."""
+    points = np.empty((len(users.user_ids), len(components)))
+    projection = components / scale.deviation
+
+    def compute(rows: slice) -> None:
+        block = users.on_model_scale(users.in_own_units(rows))
+        block -= scale.mean[:, np.newaxis]
+        points[rows] = (projection @ block).T
+
+    map_blocks(compute, len(points))
+    return points
+
+
+def _own_distance_and_proba(points: np.ndarray, clusters: Clusters) -> tuple[np.ndarray, np.ndarray]:
+    own_distance, own_proba = np.empty(len(points)), np.empty(len(points))
+
+    def compute(rows: slice) -> None:
+        block = points[rows]
+        distances = np.stack([np.sqrt(((block - center) ** 2).sum(axis=1)) for center in clusters.centers])
+        own = distances[clusters.labels[rows], np.arange(len(block))]
+        own_distance[rows] = own
+        # softmax of the negated distances, own cluster; the nearest centre is the own one, so no exponent is above 0
+        own_proba[rows] = 1.0 / np.exp(own - distances).sum(axis=0)
+
+    map_blocks(compute, len(points))
+    return own_distance, own_proba
 
 
 def _silhouette(points: np.ndarray, labels: np.ndarray, seed: int) -> float | None:
@@ -337,11 +437,25 @@ def _silhouette(points: np.ndarray, labels: np.ndarray, seed: int) -> float | No
     return float(silhouette_score(points, labels))
 
 
-def _centroids(imputed: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
-    groups = imputed.groupby(pd.Series(labels, index=imputed.index, name="cluster_label"))
-    centroids = groups.mean()
-    revenue_eur = groups["monetary_eur"].sum()
+def _centroids(
+    users: _Users, scale: _Scale, labels: np.ndarray, cluster_count: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The clusters' means, in own units with user_count and revenue_ratio, and standardised on the model's scale."""
+    numbers = np.arange(cluster_count, dtype=np.int8)[:, np.newaxis]
+
+    def sums(rows: slice) -> np.ndarray:
+        is_member = (numbers == labels[rows]).astype(np.float64)
+        block = users.in_own_units(rows)
+        own_units = is_member @ block.T
+        return np.stack([own_units, is_member @ users.on_model_scale(block).T])
+
+    own_units, model_scale = sum(map_blocks(sums, len(labels)), start=np.zeros((2, cluster_count, len(FEATURES))))
+    user_count = np.bincount(labels, minlength=cluster_count)
+    index = pd.RangeIndex(cluster_count, name="cluster_label")
+    centroids = pd.DataFrame(own_units / user_count[:, np.newaxis], index=index, columns=list(FEATURES))
+    revenue_eur = own_units[:, FEATURES.index("monetary_eur")]
     total_eur = float(revenue_eur.sum())
-    centroids.insert(0, "user_count", groups.size())
+    centroids.insert(0, "user_count", user_count)
     centroids.insert(1, "revenue_ratio", revenue_eur / total_eur if total_eur > 0 else 0.0)
-    return centroids
+    standardised = (model_scale / user_count[:, np.newaxis] - scale.mean) / scale.deviation
+    return centroids, pd.DataFrame(standardised, index=index, columns=list(FEATURES))

@@ -4,7 +4,7 @@ import dagster as dg
 from dagster_dbt import DbtCliResource
 
 from orchestration.project import AGORA, DBT_PROJECT, PROFILES, production_target
-from orchestration.resources import RunLock
+from orchestration.resources import Presence, RunLock
 
 
 @dg.definitions
@@ -20,5 +20,6 @@ def resources() -> dg.Definitions:
                 global_config_flags=["dbt"],
             ),
             "ecommerce_run_lock": RunLock(domain="ecommerce"),
+            "presence": Presence(),
         }
     )

@@ -40,7 +40,7 @@ from support import (
 )
 
 from warehouse.connections import connect
-from warehouse.copy import read_frame
+from warehouse.frames import read_frame
 
 pytestmark = pytest.mark.once
 
@@ -457,6 +457,12 @@ def test_the_second_run_found_nothing_to_do(first: First) -> None:
         assert "Traceback" not in said
 
 
+def test_each_run_has_a_log_of_its_own(first: First, warehouse: Path) -> None:
+    logs = list((warehouse / "logs").glob("run-ecommerce-*.log"))
+    assert len(logs) == 2
+    assert all("2019-Dec.csv, line 1" in log.read_text() for log in logs), "both were told of the file that was refused"
+
+
 def dagster_runs() -> list[dg.DagsterRun]:
     """The runs that `make ui` shows, oldest first."""
     with dg.DagsterInstance.from_config(str(Path(os.environ["AGORA_HOME"]) / "dagster")) as instance:
@@ -569,13 +575,13 @@ def final(first: First, shop: Shop) -> Final:
 
 @contextmanager
 def a_run_killed_at_work() -> Iterator[None]:
-    """Kill `agora run` when events are rewritten and sessions are not; in the block, its dbt still waits for them."""
+    """Kill `agora run` when events are rewritten and totals are not; in the block, its dbt still waits for them."""
     built = (
         "select count(*) from audit.built_loads where model = 'intermediate.int_ecommerce__events'"
         " and load_id = (select max(load_id) from audit.loads where status = 'loaded')"
     )
     with connect() as connection:
-        connection.execute("lock table intermediate.int_ecommerce__sessions in access exclusive mode")
+        connection.execute("lock table intermediate.int_ecommerce__user_totals in access exclusive mode")
         run = start("run", "ecommerce")
         while one(built) == 0:
             assert run.poll() is None

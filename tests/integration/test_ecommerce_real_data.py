@@ -12,7 +12,7 @@ import pytest
 from support import CHECKOUT, KEY, agora, one, rows_of
 
 from warehouse.connections import connect
-from warehouse.copy import read_frame
+from warehouse.frames import read_frame
 
 DATA = CHECKOUT.parent / "shared" / "data"
 SAMPLE = DATA / "rees46" / "2019-Oct.sample.csv"

@@ -259,7 +259,7 @@ def test_an_export_has_all_that_the_files_say_of_a_person(before: Before, shop: 
     assert exported["user_id"] == shop.user_ids[shop.erased[0]]
     assert {
         "raw_ecommerce.events", "raw_ecommerce.users", "intermediate.int_ecommerce__events",
-        "intermediate.int_ecommerce__sessions", "intermediate.int_ecommerce__user_totals",
+        "intermediate.int_ecommerce__user_totals",
         "ml_ecommerce.customer_segments", "ecommerce.dim_users", "ecommerce.customer_segments",
     } <= set(exported["tables"])  # fmt: skip
     assert exported["terms"]["raw_ecommerce.events"]["retention"].startswith("90 days")

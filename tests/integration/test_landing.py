@@ -23,6 +23,9 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from hostile_lines import lines as hostile_lines
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ingestion import door, keys, loader
 from ingestion.audit import LoadError, loads, mark_abandoned
@@ -31,8 +34,9 @@ from ingestion.ecommerce.simulator import simulate
 from ingestion.ecommerce.source import EVENTS
 from ingestion.keys import Key, key_of, pseudonyms
 from ingestion.loader import LoadResult, Progress, load, replay, undo
-from ingestion.quarantine import Seal, list_rows
+from ingestion.quarantine import Seal, list_rows, quarantined_lines
 from ingestion.source import Choice
+from ingestion.suppression import suppress
 from warehouse.connections import connect
 from warehouse.errors import UserError
 
@@ -56,7 +60,7 @@ def empty_warehouse(warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     with connect() as connection:
         connection.execute(
             "truncate raw_ecommerce.events, raw_ecommerce.users, quarantine.rows, audit.load_slices, "
-            "audit.built_loads, audit.keys, audit.loads restart identity cascade"
+            "audit.built_loads, audit.suppressions, audit.keys, audit.loads restart identity cascade"
         )
 
 
@@ -292,21 +296,43 @@ HOSTILE = [
 ]
 
 
-def test_both_ways_through_the_door_land_the_same(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write("2019-Oct.csv", *HOSTILE_BUT_GOOD, *HOSTILE, *[event(n) for n in range(1000)])
-    landed = (
-        "select event_time, event_type, product_id, category_id, category_code, brand, price::text, user_id, "
-        "user_session, _row_number, _source_file from raw_ecommerce.events order by _row_number"
+def what_landed(path: Path) -> tuple[Any, ...]:
+    """Land a file in place of what it landed before; all that is to be the same whichever way it took."""
+    result = load_one(path, force=True)
+    with connect("steward") as connection:
+        key = keys.open_key(connection, keys.QUARANTINE, may_generate=False)
+        kept = list(quarantined_lines(connection, Seal(key), EVENTS, result.load_id))
+    return (
+        rows_of(
+            "select event_time, event_type, product_id, category_id, category_code, brand, price::text, user_id, "
+            "user_session, _row_number, _source_file, _loaded_at from raw_ecommerce.events where _load_id = %s "
+            "order by _row_number",
+            result.load_id,
+        ),
+        rows_of("select line_number, error_code, detail from quarantine.rows order by line_number"),
+        kept,
+        rows_of("select user_id, hmac_remainder from raw_ecommerce.users order by user_id"),
+        rows_of(
+            "select slice_date, rows_landed from audit.load_slices where load_id = %s order by slice_date",
+            result.load_id,
+        ),
+        replace(result, load_id=0, seconds=0, message=""),
     )
-    turned_away = "select line_number, error_code, detail from quarantine.rows order by line_number"
-    short = load_one(path)
-    assert (short.rows_landed, short.rows_quarantined) == (len(HOSTILE_BUT_GOOD) + 1000, len(HOSTILE))
-    assert [row[-2] for row in rows_of(landed)][: len(HOSTILE_BUT_GOOD)] == list(range(2, 2 + len(HOSTILE_BUT_GOOD)))
-    by_short_way = rows_of(landed), rows_of(turned_away)
+
+
+def test_every_way_through_the_door_lands_the_same(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGORA_NOW", "2020-01-01T12:00:00.123456Z")
+    path = write("2019-Oct.csv", *HOSTILE_BUT_GOOD, *HOSTILE, *[event(n) for n in range(1000)])
+    by_short_way = what_landed(path)
+    landed, turned_away, *_ = by_short_way
+    assert (len(landed), len(turned_away)) == (len(HOSTILE_BUT_GOOD) + 1000, len(HOSTILE))
+    assert [row[9] for row in landed][: len(HOSTILE_BUT_GOOD)] == list(range(2, 2 + len(HOSTILE_BUT_GOOD)))
+    monkeypatch.setattr(loader, "BULK_BYTES", 0)
+    assert what_landed(path) == by_short_way
+    monkeypatch.setattr(loader, "BULK_BYTES", 2**62)
     monkeypatch.setattr(door, "plain_pattern", lambda *_: None)
-    load_one(path, force=True)
-    assert (rows_of(landed), rows_of(turned_away)) == by_short_way
-    values = {row[9]: row for row in by_short_way[0]}
+    assert what_landed(path) == by_short_way
+    values = {row[9]: row for row in landed}
     assert values[3][7] == values[4][7] == values[5][7] == pseudonym(7)
     assert values[6][7] == pseudonym(-7)
     assert values[7][6] is None
@@ -315,6 +341,40 @@ def test_both_ways_through_the_door_land_the_same(write: Write, monkeypatch: pyt
     assert values[19][5] == "carriage\rreturn"
     assert values[8][6:7] + values[9][6:7] + values[10][6:7] == ("5", "0.5", "5")
     assert values[24][0] == datetime(2019, 10, 31, 23, 59, 59, tzinfo=UTC)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(hostile_lines(), min_size=50, max_size=100))
+def test_postgres_reads_hostile_lines_the_same_from_either_format(
+    write: Write, monkeypatch: pytest.MonkeyPatch, some_lines: list[bytes]
+) -> None:
+    path = write("2019-Oct.csv", *[one + b"\n" for one in some_lines], event())
+    monkeypatch.setenv("AGORA_NOW", "2020-01-01T12:00:00Z")
+    monkeypatch.setattr("ingestion.spool.BLOCK_BYTES", 2000)
+    monkeypatch.setattr(loader, "_refuse_hopeless", lambda *_: None)
+    outcomes = []
+    for bulk_bytes in (0, 2**62):
+        monkeypatch.setattr(loader, "BULK_BYTES", bulk_bytes)
+        outcomes.append(what_landed(path))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][0]
+
+
+def test_a_large_dirty_file_lands_the_same_from_either_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = simulate(tmp_path, seed=5, user_count=2000, event_count=100_000, month_count=1)
+    (path,) = simulation.files
+    people = [int(person) for person in json.loads(simulation.manifest_path.read_text())["users"]]
+    with connect("steward") as connection:
+        suppress(connection, "ecommerce", people[::50])
+    monkeypatch.setenv("AGORA_NOW", "2020-01-01T12:00:00Z")
+    outcomes = []
+    for bulk_bytes in (0, 2**62):
+        monkeypatch.setattr(loader, "BULK_BYTES", bulk_bytes)
+        outcomes.append(what_landed(path))
+    assert outcomes[0] == outcomes[1]
+    *_, result = outcomes[0]
+    assert min(result.rows_landed, result.rows_quarantined, result.rows_suppressed) > 500
+    assert not {row[7] for row in outcomes[0][0]} & {pseudonym(person) for person in people[::50]}
 
 
 def test_many_batches_people_and_rejections(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -708,8 +768,12 @@ def test_rows_do_not_vanish_under_a_running_build(
 # People and keys --------------------------------------------------------------------------------------------------
 
 
-def test_two_people_on_one_pseudonym_fail_the_load(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "pseudonym_of", lambda _, person: (12345, b"%024d" % person))
+@pytest.mark.parametrize("bulk_bytes", [0, 2**62])
+def test_two_people_on_one_pseudonym_fail_the_load(
+    write: Write, monkeypatch: pytest.MonkeyPatch, bulk_bytes: int
+) -> None:
+    monkeypatch.setattr(loader, "BULK_BYTES", bulk_bytes)
+    monkeypatch.setattr(keys.Pseudonyms, "_hmac", lambda _, person: b"agreeing" + b"%024d" % person)
     with pytest.raises(LoadError, match="two people share one pseudonym") as failure:
         load_one(write("2019-Oct.csv", event(1), event(2)))
     assert rows_of("select status, error from audit.loads") == [("failed", str(failure.value))]

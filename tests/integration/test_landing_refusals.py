@@ -89,8 +89,9 @@ PACKED = gzip.compress((HEADER + OCTOBER * 1000).encode())
         (gzip.compress(HEADER.encode() + OCTOBER.encode() * 500_000), "F: the gzip stream grows more than 200 times *"),
         (b"PK\x03\x04" + os.urandom(99), "F is a zip archive or an Excel workbook, not CSV text: export it as CSV."),
         (b"PAR1" + os.urandom(99), "F is a Parquet file, not CSV text: export it as CSV."),
-        ((HEADER + OCTOBER).encode("utf-16"), "F is encoded in UTF-16: export it in UTF-8."),
-        ((HEADER + OCTOBER).encode("utf-16-le"), "F is encoded in UTF-16 (little-endian): export it in UTF-8."),
+        ((HEADER + OCTOBER).encode("utf-16"), "F is encoded in UTF-16: export it in UTF-8 or pass --encoding utf-16."),
+        ((HEADER + OCTOBER).encode("utf-16-le"),
+         "F is encoded in UTF-16 (little-endian): export it in UTF-8 or pass --encoding utf-16."),
         (b"\0" * 9999, "F is filled with NUL bytes *"),
         ((HEADER + NOVEMBER * 5 + OCTOBER * 5).encode(),
          "F, line 2: event_time lies outside 2019-10, as in 5 of 10 rows; if this is 2019-11's file, rename it or pass "

@@ -5,6 +5,7 @@ One warehouse is taken through two and a half years: keep the order of the tests
 
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,7 +95,12 @@ def test_raw_rows_stay_until_they_are_90_days_old(kept: Kept) -> None:
     assert counts() == before
 
 
-def test_raw_rows_that_no_run_has_taken_in_stay_and_are_named(kept: Kept) -> None:
+def test_raw_rows_that_no_run_has_taken_in_stay_and_are_named(kept: Kept, warehouse: Path) -> None:
+    # what a download that was cut leaves behind, long ago and just now
+    old, new = (warehouse / "spool" / name for name in ("old.part", "new.part"))
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
     # what a model that was renamed leaves behind
     execute("insert into audit.built_loads values ('intermediate.int_ecommerce__renamed', 1, 1)")
     before = counts()
@@ -103,6 +109,7 @@ def test_raw_rows_that_no_run_has_taken_in_stay_and_are_named(kept: Kept) -> Non
     said = agora("retention", "purge", "--as-of", "2030-09-30")
     assert "not built yet: ecommerce loads 2. Next: agora run ecommerce" in said
     assert counts() == before | {"raw": one("select rows_landed from audit.loads where load_id = 2"), "quarantine": 0}
+    assert (old.exists(), new.exists()) == (False, True)
     assert rows_of("select load_id from audit.loads where raw_purged_at is not null") == [(1,)]
 
 

@@ -25,8 +25,9 @@ import pytest
 
 from warehouse import bootstrap, embedded, embedded_account, embedded_processes
 from warehouse.connections import ConnectionParameters, connect, dbt_environment, parameters
-from warehouse.copy import copy_rows, query_csv, read_frame
+from warehouse.copy import query_csv
 from warehouse.errors import UserError
+from warehouse.frames import PIECE_ROWS, read_frame, write_frame
 from warehouse.settings import ROLES
 
 IS_ROOT = os.geteuid() == 0
@@ -358,9 +359,9 @@ def test_no_password_and_no_value_reaches_the_server_log(
         with pytest.raises(psycopg.Error), connection.transaction():
             connection.execute("select %s::bigint", ["delivered-value"])
         with pytest.raises(psycopg.Error) as caught, connection.transaction():
-            copy_rows(connection, "t", ["n"], [(1,), ("delivered-value",)])
-    assert "delivered-value" not in str(caught.value)
-    assert "line 2, column n" in str(caught.value)
+            write_frame(connection, "t", pd.DataFrame({"n": [1, 4711, 4711]}))
+    assert "4711" not in str(caught.value)
+    assert "UniqueViolation (23505) on copying into t, line 3" in str(caught.value)
     log = (home / "postgres.log").read_text()
     secrets = json.loads((home / "credentials" / "embedded.json").read_text()).values()
     assert "connection authenticated" in log
@@ -633,17 +634,91 @@ def test_frame_without_rows_keeps_its_types(warehouse: Path, more: str) -> None:
     assert str(empty["seen_at"].dtype) == "datetime64[us, UTC]"
 
 
-def test_rows_are_copied_in_as_a_whole_or_not_at_all(warehouse: Path) -> None:
-    rows = [(np.int64(2**62), "a\tb\\n", None, datetime(2020, 1, 1, tzinfo=UTC)), (-1, "", 0.5, None)]
+@pytest.mark.parametrize("columns", [3, 40])
+def test_frame_of_many_pieces_is_whole_and_in_order(warehouse: Path, columns: int) -> None:
+    # received in several pieces, whose borders fall anywhere in a row
+    more = "".join(f", n + {position}" for position in range(2, columns))
     with connect() as connection:
-        connection.execute("create temporary table t (n bigint, word text, ratio float8, at timestamptz)")
-        assert copy_rows(connection, "t", ["n", "word", "ratio", "at"], iter(rows)) == 2
-        assert connection.execute("select * from t order by n desc").fetchall() == rows
-        with pytest.raises(psycopg.DataError), connection.transaction():
-            copy_rows(connection, "t", ["n"], [(3,), ("x",)])
-        assert connection.execute("select count(*) from t").fetchone() == (2,)
+        frame = read_frame(
+            connection, f"select n, n * 0.5::float8{more} from generate_series(1, 150000) as n order by n"
+        )
+    np.testing.assert_array_equal(frame.iloc[:, 0], np.arange(1, 150_001))
+    np.testing.assert_array_equal(frame.iloc[:, 1], np.arange(1, 150_001) / 2)
+    np.testing.assert_array_equal(frame.iloc[:, -1], np.arange(1, 150_001) + columns - 1)
+
+
+WRITTEN = pd.DataFrame(
+    {
+        "at": [datetime(2020, 1, 1, 12, 30, 0, 123456, tzinfo=UTC), None, datetime(1950, 6, 1, tzinfo=UTC)],
+        "n": np.array([2**62, -1, -(2**62)]),
+        "small": pd.array([None, 7, -(2**31)], dtype="Int64"),
+        "word": pd.Categorical(["a\tb\\n", None, "é"], categories=["é", "a\tb\\n", "nobody's"]),
+        "name": ["", "\\.", None],
+        "ratio": [np.nan, 0.1, -np.inf],
+        "is_late": pd.array([True, None, False], dtype="boolean"),
+    }
+)
+
+
+def test_frame_is_written_and_read_back_as_it_was(warehouse: Path) -> None:
+    with connect() as connection:
+        connection.execute(
+            "create temporary table t (n bigint, small integer, word text, name text, ratio float8, is_late boolean,"
+            " at timestamptz, more text default 'kept')"
+        )
+        assert write_frame(connection, "t", WRITTEN) == 3
+        assert write_frame(connection, "pg_temp.t", WRITTEN.head(0)) == 0
+        rows = connection.execute("select n, small, word, name, ratio, is_late, at, more from t order by n").fetchall()
+    late, early = datetime(2020, 1, 1, 12, 30, 0, 123456, tzinfo=UTC), datetime(1950, 6, 1, tzinfo=UTC)
+    assert rows == [
+        (-(2**62), -(2**31), "é", None, -np.inf, False, early, "kept"),
+        (-1, 7, None, "\\.", 0.1, None, None, "kept"),
+        (2**62, None, "a\tb\\n", "", None, True, late, "kept"),
+    ]
+
+
+def test_frame_of_many_pieces_is_written_whole(warehouse: Path) -> None:
+    count = 2 * PIECE_ROWS + 1
+    words = pd.Series(["short", "somewhat longer", None]).take(np.arange(count) % 3).reset_index(drop=True)
+    with connect() as connection:
+        connection.execute("create temporary table t (n integer, word text)")
+        assert write_frame(connection, "t", pd.DataFrame({"word": words, "n": np.arange(count)})) == count
+        found = connection.execute(
+            "select count(*), count(word), sum(n) from t"
+            " where word is not distinct from (array['short', 'somewhat longer', null])[n % 3 + 1]"
+        ).fetchone()
+    assert found == (count, count - count // 3, count * (count - 1) // 2)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("n", [3.0, 4711.5]),
+        ("n", [3, 4711 * 2**31]),
+        ("n", [3, "4711 pieces"]),
+        ("at", [datetime(2020, 1, 1, tzinfo=UTC), "the 4711th"]),
+        ("at", [1, 4711]),
+        ("amount", [1, 4711]),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_unnamed(warehouse: Path, column: str, values: list[object]) -> None:
+    with connect() as connection:
+        connection.execute("create temporary table t (n integer, at timestamptz, amount numeric)")
+        connection.execute("insert into t (n) values (0)")
+        with pytest.raises(ValueError, match=f"t.{column} ") as caught, connection.transaction():
+            write_frame(connection, "t", pd.DataFrame({column: values}))
+        assert "4711" not in str(caught.value)
+        assert connection.execute("select count(*) from t").fetchone() == (1,)
+
+
+def test_frame_is_written_as_a_whole_or_not_at_all(warehouse: Path) -> None:
+    with connect() as connection:
+        connection.execute("create temporary table t (n bigint unique)")
+        with pytest.raises(psycopg.errors.UniqueViolation), connection.transaction():
+            write_frame(connection, "t", pd.DataFrame({"n": [*range(PIECE_ROWS), 0]}))
+        assert connection.execute("select count(*) from t").fetchone() == (0,)
         with pytest.raises(psycopg.errors.UndefinedColumn):
-            copy_rows(connection, "pg_temp.t", ["no such column"], [(1,)])
+            write_frame(connection, "pg_temp.t", pd.DataFrame({"no such column": [1]}))
 
 
 def test_times_are_utc_whatever_the_caller_prefers(warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,9 @@ comment on table audit.loads is
 alter table audit.loads add column if not exists raw_purged_at timestamptz;
 alter table audit.loads add column if not exists purged_at timestamptz;
 
+-- a hash of a remote file's address and etag: unchanged, it is not downloaded again
+alter table audit.loads add column if not exists version_id text;
+
 -- the same bytes are landed once
 create unique index if not exists loads_same_bytes_once on audit.loads (source, sha256) where status = 'loaded';
 

@@ -28,8 +28,11 @@ create table if not exists ml_ecommerce.customer_segments (
     segment_name text not null,
     proba double precision not null,
     distance double precision not null,
-    model_version text not null references ml_ecommerce.customer_segments_runs (model_version),
+    model_version text not null,
     updated_at timestamptz not null
 );
 comment on table ml_ecommerce.customer_segments is
 'One row per user: the segment the last fit put them in. Replaced as a whole by each fit.';
+
+-- a key to the runs asked the same question once per user, two thirds of the time of writing: a dbt test asks it once
+alter table ml_ecommerce.customer_segments drop constraint if exists customer_segments_model_version_fkey;

@@ -22,7 +22,8 @@ insert into audit.rights (role, schema, tables, verbs) values
 (
     'loader', 'audit', 'loads', array[
         'select', 'insert',
-        'update (sha256, rows_read, rows_landed, rows_quarantined, rows_suppressed, seconds, status, error, finished_at)'
+        'update (sha256, version_id, rows_read, rows_landed, rows_quarantined, rows_suppressed, seconds, status, error, '
+        'finished_at)'
     ]
 ),
 ('loader', 'audit', 'load_slices', '{insert}'),

@@ -12,8 +12,9 @@ from warehouse.connections import connect
     required_resource_keys={"ecommerce_run_lock"},
 )
 def is_published(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    # not the start of the run: it may have waited for another, which published too
-    steps = context.instance.get_run_step_stats(context.run.run_id, ["ecommerce_marts"])
+    # not the start of the run: it may have waited for another, which published too; nor always a step of this run
+    run_ids = [context.run.run_id, *filter(None, [context.run.parent_run_id])]
+    steps = [step for run_id in run_ids for step in context.instance.get_run_step_stats(run_id, ["ecommerce_marts"])]
     started_at = next((step.start_time for step in steps if step.start_time), 0.0)
     with connect("transformer") as connection:
         row = connection.execute(

@@ -1,16 +1,17 @@
 """The shop's raw events: lands what lies in the drop folder, and reports what has been landed."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 import dagster as dg
 
-from orchestration.drop import drop_folder, land_drop_folder
+from ingestion.ecommerce.source import EVENTS
+from orchestration.drop import drop_fingerprint, drop_folder, land_drop_folder
+from orchestration.resume import note_landed
 from warehouse.connections import connect
 
-SOURCE = "ecommerce.events"
-# built every night: one night may fail, two in a row are somebody's business
-FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=49), warn_window=timedelta(hours=26))
+SOURCE = EVENTS.name
+# as often as files come, a run has to look at them
+FRESH = dg.FreshnessPolicy.time_window(fail_window=EVENTS.stale_after, warn_window=EVENTS.late_after)
 RAW_EVENTS = dg.AssetKey(["raw_ecommerce", "events"])
 
 
@@ -26,6 +27,7 @@ RAW_EVENTS = dg.AssetKey(["raw_ecommerce", "events"])
 )
 def events(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """One row per landed line of the shop's event log; `agora load` and the drop folder both end here."""
+    lying_there = drop_fingerprint(SOURCE)
     results = land_drop_folder(SOURCE, on_notice=context.log.info)
     with connect("loader") as connection:
         row = connection.execute(
@@ -42,11 +44,14 @@ def events(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[N
             "rows_read": rows_read,
             "rows_quarantined": rows_quarantined,
             "rows_suppressed": rows_suppressed,
-            "drop_folder": dg.MetadataValue.path(str(drop_folder(SOURCE))),
+            "drop_folder": dg.MetadataValue.path(drop_folder(SOURCE).partition("?")[0]),
             "files": dg.MetadataValue.md("\n".join(f"- {r.file_name}: {r.status}" for r in results) or "none"),
         }
     )
     refusals = [result.message for result in results if result.status == "failed"]
+    # a file that was refused, or came meanwhile, is for the next run to land
+    if not refusals and drop_fingerprint(SOURCE) == lying_there:
+        note_landed(context.instance, context.run_id, "ecommerce")
     for message in refusals:
         context.log.error(message)
     yield dg.AssetCheckResult(passed=not refusals, metadata={"refused": dg.MetadataValue.md("\n".join(refusals))})

@@ -1,19 +1,19 @@
 """When the shop's job runs by itself: every night, and when a new file lies in the drop folder."""
 
-import hashlib
-
 import dagster as dg
 
-from orchestration.alerts import report_failure
+from ingestion.download import TransferError
 from orchestration.defs.ecommerce.raw import SOURCE
-from orchestration.drop import files_in_drop_folder
+from orchestration.drop import fingerprint_of, look_into_drop_folder
+from orchestration.resume import note_built
+from warehouse.errors import UserError
 
 ecommerce_job = dg.define_asset_job(
     "ecommerce",
     selection=dg.AssetSelection.groups("ecommerce") | dg.AssetSelection.checks_for_assets(),
     description="Land what waits, clean, build features, fit the segments, publish the marts.",
     executor_def=dg.in_process_executor,
-    hooks={report_failure},
+    hooks={note_built},
     op_retry_policy=dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIAL),
 )
 
@@ -35,7 +35,10 @@ nightly = dg.ScheduleDefinition(
 )
 def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Starts a run when the set of files in the drop folder has changed and then stood still for one tick."""
-    fingerprint = _fingerprint()
+    try:
+        fingerprint = fingerprint_of(look_into_drop_folder(SOURCE))
+    except (TransferError, UserError) as error:
+        return dg.SkipReason(f"the drop folder cannot be looked into: {error}")
     seen, _, started = (context.cursor or "|").partition("|")
     if fingerprint == started or not fingerprint:
         return dg.SkipReason("no new file in the drop folder")
@@ -44,8 +47,3 @@ def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipR
         context.update_cursor(f"{fingerprint}|{started}")
         return dg.SkipReason("the drop folder changed; waiting until its files stand still")
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=fingerprint)], cursor=f"{fingerprint}|{fingerprint}")
-
-
-def _fingerprint() -> str:
-    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files_in_drop_folder(SOURCE)]
-    return hashlib.sha256(repr(states).encode()).hexdigest() if states else ""

@@ -12,7 +12,7 @@ from warehouse.connections import connect
 from warehouse.frames import read_frame
 
 SHOWN = ["user_count", "revenue_ratio", "monetary_eur", "view_count", "cart_count", "purchase_count"]
-FEATURES = "intermediate.int_ecommerce__user_features"
+INPUT = "intermediate.int_ecommerce__user_features"
 
 
 class Fit(dg.Config):
@@ -37,11 +37,15 @@ def customer_segments(
     context: dg.AssetExecutionContext, config: Fit
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """One row per user: standardise → PCA → KMeans, fitted once on all users; names from centroid rules."""
-    from ml.ecommerce.segmentation import TooFewUsersError, fit_segments
+    from ml.ecommerce.segmentation import FEATURES, TooFewUsersError, fit_segments
 
     started = time.monotonic()
+    # as the model computes: without a second column for the nulls of each whole number
+    columns = ", ".join(f"cast({name} as double precision) as {name}" for name in FEATURES)
     with connect("ml") as connection:
-        features = read_frame(connection, f"select * from {FEATURES}")  # noqa: S608 a constant of ours
+        [(as_of,)] = connection.execute(f"select max(as_of_at) from {INPUT}").fetchall()  # noqa: S608 constants of ours
+        features = read_frame(connection, f"select user_id, {columns} from {INPUT}")  # noqa: S608
+    features = features.sort_values("user_id", ignore_index=True)
     try:
         segmentation = fit_segments(
             features, cluster_count=config.cluster_count, component_count=config.component_count, seed=config.seed
@@ -59,7 +63,7 @@ def customer_segments(
             segmentation,
             run_id=context.run_id,
             seed=config.seed,
-            as_of=features["as_of_at"].iloc[0],
+            as_of=as_of,
             seconds=time.monotonic() - started,
         )
     yield dg.MaterializeResult(

@@ -19,7 +19,7 @@ def found(*paths: Path, since: str | None = None, period: str | None = None) -> 
         period=period_of_text(period) if period else None,
         notice=lambda _: None,
     )
-    return [(delivery.path.name, delivery.period.text) for delivery in meant]
+    return [(delivery.file.name, delivery.period.text) for delivery in meant]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_means_its_matching_files_in_order_of_period_and_name(folder: Path) -> None:
     told: list[str] = []
     meant = deliveries(EVENTS, [folder], since=None, period=None, notice=told.append)
-    assert [(delivery.path.name, delivery.period.text) for delivery in meant] == [
+    assert [(delivery.file.name, delivery.period.text) for delivery in meant] == [
         ("2019-Oct.csv", "2019-10"),
         ("2019-Nov.csv", "2019-11"),
         ("2019-Dec.10.csv.gz", "2019-12"),

@@ -49,8 +49,18 @@ def test_pseudonyms_are_those_of_the_canonical_id() -> None:
     expected, remainder = pseudonym_of(SECRET, 7)
     assert {pseudonyms[b"7"], pseudonyms[b"007"], pseudonyms[b"7"]} == {b"%d" % expected}
     # told once for each spelling, not for each row
-    assert pseudonyms.take_new() == [(expected, remainder)] * 2
+    assert pseudonyms.take_new() == [expected.to_bytes(8, "big", signed=True) + remainder] * 2
     assert pseudonyms.take_new() == []
+
+
+@pytest.mark.parametrize("secret_bytes", [32, 63, 64, 65, 200])
+def test_a_key_of_any_length_gives_the_hmac_of_the_standard(secret_bytes: int) -> None:
+    secret = bytes(range(secret_bytes))
+    pseudonyms = Pseudonyms(key_of(secret), lambda person_id: person_id == 5)
+    ids = [0, 7, -7, 541312140, 2**63 - 1, -(2**63)]
+    hmacs = [hmac.new(secret, str(one).encode(), hashlib.sha256).digest() for one in ids]
+    assert [pseudonyms.compute(one) for one in [5, *ids]] == [None] + [pseudonym_of(secret, one)[0] for one in ids]
+    assert pseudonyms.take_new() == hmacs
 
 
 def test_people_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

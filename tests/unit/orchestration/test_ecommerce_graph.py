@@ -1,14 +1,15 @@
 """The shop's Dagster graph, without a server: its steps and edges, and what makes it run by itself."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from bucket_server import BUCKET, bucket_server
+
+from ingestion.source import source_named
 
 STEPS = {
     "raw_ecommerce__events",
@@ -124,9 +125,21 @@ def test_it_runs_every_night_at_two(repository: dg.RepositoryDefinition) -> None
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
 
 
-def test_what_should_be_fresh_is_watched(repository: dg.RepositoryDefinition) -> None:
+def test_what_should_be_fresh_is_watched_by_the_limits_of_its_source(repository: dg.RepositoryDefinition) -> None:
     for key in (RAW, ML):
-        assert repository.asset_graph.get(key).freshness_policy is not None
+        policy = repository.asset_graph.get(key).freshness_policy
+        assert isinstance(policy, dg.FreshnessPolicy)
+        assert policy.warn_window.to_timedelta() == source_named("ecommerce.events").late_after
+        assert policy.fail_window.to_timedelta() == source_named("ecommerce.events").stale_after
+
+
+def test_what_people_are_told_is_looked_for_while_dagster_is_up(repository: dg.RepositoryDefinition) -> None:
+    sensor = repository.get_sensor_def("watch")
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert not sensor.has_jobs
+    with dg.instance_for_test() as instance:
+        data = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert not data.run_requests
 
 
 class Ticks:
@@ -135,19 +148,21 @@ class Ticks:
     def __init__(self, sensor: dg.SensorDefinition) -> None:
         self.sensor = sensor
         self.cursor: str | None = None
+        self.skipped = ""
 
     def next(self) -> list[str]:
         """The keys of the runs that a tick asks for."""
         context = dg.build_sensor_context(cursor=self.cursor)
         data = self.sensor.evaluate_tick(context)
         self.cursor = data.cursor
+        self.skipped = data.skip_message or ""
         return [str(request.run_key) for request in data.run_requests or []]
 
 
 @pytest.fixture
 def ticks(repository: dg.RepositoryDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ticks:
     monkeypatch.setenv("AGORA_HOME", str(tmp_path))
-    (sensor,) = repository.sensor_defs
+    sensor = repository.get_sensor_def("ecommerce_new_files")
     assert sensor.job_name == "ecommerce"
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     return Ticks(sensor)
@@ -185,67 +200,22 @@ def test_files_of_other_names_and_folders_start_nothing(ticks: Ticks, tmp_path: 
     assert [ticks.next(), ticks.next(), ticks.next()] == [[], [], []]
 
 
-# --- the alarm --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, str]]]:
-    """What was posted to AGORA_WEBHOOK_URL."""
-    bodies: list[dict[str, str]] = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Receiver)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("AGORA_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/alarm")
-    yield bodies
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def failing_job(attempts: list[int]) -> dg.JobDefinition:
-    """A job like the shop's, with one step that fails with a value of a file in its words."""
-    from orchestration.alerts import report_failure
-
-    @dg.op
-    def clean_events() -> None:
-        attempts.append(len(attempts))
-        raise ValueError("user 541312140 paid 489.07")
-
-    @dg.job(hooks={report_failure}, op_retry_policy=dg.RetryPolicy(max_retries=3, delay=0))
-    def ecommerce_like() -> None:
-        clean_events()
-
-    return ecommerce_like
-
-
-def test_the_shops_job_raises_the_alarm(job: dg.JobDefinition) -> None:
-    from orchestration.alerts import report_failure
-
-    assert job.hook_defs == {report_failure}
-
-
-def test_the_alarm_comes_once_after_the_last_retry_and_holds_no_value(posted: list[dict[str, str]]) -> None:
-    attempts: list[int] = []
-    result = failing_job(attempts).execute_in_process(raise_on_error=False)
-    assert not result.success
-    assert len(attempts) == 4
-    assert posted == [{"job": "ecommerce_like", "step": "clean_events", "run_id": result.run_id, "error": "ValueError"}]
-
-
-def test_without_anyone_to_tell_a_failure_is_still_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not failing_job([]).execute_in_process(raise_on_error=False).success
-    for url in ("http://127.0.0.1:9/nobody", "file:///etc/hostname"):
-        monkeypatch.setenv("AGORA_WEBHOOK_URL", url)
-        result = failing_job([]).execute_in_process(raise_on_error=False)
-        assert not result.success
-        assert "HOOK_ERRORED" in [event.event_type_value for event in result.all_events]
+def test_a_bucket_is_watched_like_a_folder(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bucket_server(monkeypatch) as bucket:
+        monkeypatch.setenv("AGORA_DROP_ECOMMERCE", "s3://shop/logs")
+        assert [ticks.next(), ticks.next()] == [[], []]
+        bucket.put_object(Bucket=BUCKET, Key="logs/2019-Oct.csv", Body=b"new")
+        bucket.put_object(Bucket=BUCKET, Key="logs/notes.txt", Body=b"not ours")
+        assert ticks.next() == []
+        (first,) = ticks.next()
+        assert ticks.next() == []
+        bucket.put_object(Bucket=BUCKET, Key="logs/2019-Oct.csv", Body=b"changed")
+        assert ticks.next() == []
+        (second,) = ticks.next()
+        assert second != first
+    # a bucket out of reach starts nothing, and nothing anew when it is back
+    assert ticks.next() == []
+    assert "the server cannot be reached" in ticks.skipped
+    monkeypatch.setenv("AGORA_DROP_ECOMMERCE", "s3:///")
+    assert ticks.next() == []
+    assert "names a bucket" in ticks.skipped

@@ -42,7 +42,7 @@ duplicates as (
         on
             staged_events._load_id = events._load_id
             and staged_events._row_number = events._row_number
-    where staged_events.rejection_reason is null and events._load_id is null
+    where staged_events.is_clean and events._load_id is null
 
     {% if is_incremental() %}
     union all

@@ -3,9 +3,9 @@
     incremental_strategy='replace_dates',
     full_refresh=false,
     on_schema_change='append_new_columns',
-    indexes=[{'columns': ['event_date'], 'type': 'brin'}, {'columns': ['user_id']}],
-    meta={'wakes': ['int_ecommerce__sessions', 'int_ecommerce__user_totals']},
-    post_hook="{{ note_built_loads(ref('stg_ecommerce__loads')) }}",
+    indexes=[{'columns': ['event_date'], 'type': 'brin'}, {'columns': ['user_id', 'event_id'], 'unique': true}],
+    meta={'wakes': ['int_ecommerce__user_totals']},
+    post_hook=["{{ note_built_loads(ref('stg_ecommerce__loads')) }}", "analyze {{ this }}"],
 ) }}
 
 with staged_events as (
@@ -37,7 +37,7 @@ candidates as (
         brand,
         price_eur
     from staged_events
-    where rejection_reason is null
+    where is_clean
 
     {% if is_incremental() %}
     union all

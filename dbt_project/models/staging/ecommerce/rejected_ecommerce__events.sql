@@ -33,7 +33,7 @@ rejected as (
         brand,
         price_eur
     from events
-    where rejection_reason is not null
+    where not is_clean
 
     {% if is_incremental() %}
     union all

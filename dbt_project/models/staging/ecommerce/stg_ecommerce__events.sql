@@ -32,6 +32,29 @@ renamed as (
 
 ),
 
+checked as (
+
+    select
+        _load_id,
+        _row_number,
+        event_time,
+        user_id,
+        product_id,
+        category_id,
+        delivered_session_id,
+        load_order,
+        event_type,
+        category_code,
+        brand,
+        price_eur,
+        category_id is null and category_code is null as has_no_category,
+        price_eur is null and event_type <> 'remove_from_cart' as has_no_price,
+        (delivered_price_eur < 0) is true as has_negative_price,
+        price_eur = 0 and event_type = 'purchase' as is_purchase_at_price_zero
+    from renamed
+
+),
+
 judged as (
 
     select
@@ -51,12 +74,18 @@ judged as (
         case when event_type = 'remove_from_cart' then coalesce(price_eur, 0) else price_eur end as price_eur,
         delivered_session_id,
         case
-            when category_id is null and category_code is null then 'no_category'
-            when price_eur is null and event_type <> 'remove_from_cart' then 'no_price'
-            when delivered_price_eur < 0 then 'negative_price'
-            when price_eur = 0 and event_type = 'purchase' then 'purchase_at_price_zero'
-        end as rejection_reason
-    from renamed
+            when has_no_category then 'no_category'
+            when has_no_price then 'no_price'
+            when has_negative_price then 'negative_price'
+            when is_purchase_at_price_zero then 'purchase_at_price_zero'
+        end as rejection_reason,
+        -- says the same, in terms of which Postgres has statistics: of the reason it expects one row in 200 to be null
+        not has_no_category
+        and not has_no_price
+        and not has_negative_price
+        and not is_purchase_at_price_zero
+            as is_clean
+    from checked
 
 )
 

@@ -9,22 +9,43 @@ import importlib.util
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from warehouse import embedded, embedded_processes, files
 from warehouse.connections import connect
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[1]
 AGORA = Path(sys.executable).parent / "agora"
 # any 32 bytes: two warehouses with one key give one person one pseudonym
 KEY = bytes(range(100, 132)).hex()
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 COMMAND_SECONDS = 300
+# chooses the random moments of tests/faults
+FAULT_SEED = "AGORA_FAULT_SEED"
+
+
+def short_directory() -> Path:
+    """Make a directory with a path short enough for a socket, which the server's account may pass through."""
+    directory = Path(tempfile.mkdtemp(prefix="agora-test-", dir="/tmp"))
+    directory.chmod(0o711)
+    return directory
+
+
+def remove_home(home: Path) -> None:
+    """Stop the home's server, see that no process is left, and delete everything."""
+    state = files.read_json(home / "server.json")
+    embedded.destroy(home)
+    shutil.rmtree(home, ignore_errors=True)
+    if state:
+        assert embedded_processes.server_processes(state["name"]) == []
 
 
 def start(*arguments: object, home: Path | None = None, **variables: object) -> subprocess.Popen[str]:
