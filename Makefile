@@ -48,7 +48,7 @@ lint: install ## ruff, mypy, import contracts, dg check defs (sqlfluff needs a s
 	AGORA_HOME="$(CURDIR)/.agora" VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/dg check defs
 
 test-unit: install ## Tests that need no server
-	$(BIN)/python -m pytest tests/unit -q
+	$(BIN)/python -m pytest tests/unit -q $(TWO_AT_A_TIME)
 
 test-integration: install ## Tests on a real Postgres: once on the socket, once over TCP with role passwords
 	$(BIN)/python -m pytest tests/integration -q --transport=socket $(TWO_AT_A_TIME)

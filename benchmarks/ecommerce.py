@@ -19,11 +19,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+from peers_ecommerce import PEERS
 
 ROWS = int(os.environ.get("ROWS", "2000000"))
 USERS = max(ROWS * 15 // 100, 10)
@@ -56,6 +58,7 @@ def main() -> None:
 
 
 def measure(directory: Path) -> dict[str, Any]:
+    tell(f"write {ROWS:,} events")
     history, last_day = write_files(directory / "files")
     agora("up")
     report: dict[str, Any] = {"rows": ROWS, "users": USERS, "cpu_count": os.cpu_count()}
@@ -63,7 +66,7 @@ def measure(directory: Path) -> dict[str, Any]:
     report["full"] = timed_run()
     checks = agora("checksum", "ecommerce")
     if WITH_PEERS:
-        report["peers"] = [peer(name, history, directory) for name in peer_names()]
+        report["peers"] = [peer(name, history, directory) for name in PEERS]
     settled = newest_transaction()
     report["day_load"] = timed_load(last_day)
     report["day"] = timed_run() | {"users_recomputed": users_written_since(settled)}
@@ -75,6 +78,7 @@ def measure(directory: Path) -> dict[str, Any]:
     report["month_load"] = timed_load(dropped_again(history))
     report["month"] = timed_run()
     before_rebuild = agora("checksum", "ecommerce")
+    tell("rebuild everything")
     agora("run", "ecommerce", "--full-refresh")
     assert agora("checksum", "ecommerce") == before_rebuild, "a full rebuild gives other tables"
     report["rebuild_gives_the_same"] = True
@@ -115,7 +119,8 @@ def dropped_again(history: Path) -> Path:
 
 
 def timed_load(folder: Path) -> dict[str, Any]:
-    with measured() as measures:
+    tell(f"load {folder.name}")
+    with measured() as (measures, _):
         agora("load", "ecommerce.events", str(folder))
     rows, seconds = query(
         "select sum(rows_read), sum(seconds) from audit.loads where load_id > "
@@ -130,58 +135,74 @@ LAST_LOAD: list[int] = []
 
 def timed_run() -> dict[str, Any]:
     """One `agora run`, its work by stage: what is not work is starting Python, Dagster and dbt."""
-    with measured() as measures:
+    tell("run")
+    with measured() as (measures, samples):
         agora("run", "ecommerce")
     folder = Path(os.environ["AGORA_HOME"]) / "dbt"
-    models = json.loads((folder / "ecommerce_models" / "run_results.json").read_text())
-    marts = json.loads((folder / "ecommerce_marts" / "run_results.json").read_text())
-    stages = {
-        "clean and deduplicate": seconds_of(models, CLEANING),
-        "features": seconds_of(models, FEATURES),
-        "other models before the fit": seconds_of(models, None) - seconds_of(models, (*CLEANING, *FEATURES)),
-        "tests before the fit": busy(models, is_test) - overlap(models),
-        "fit the segments and write them": fit_seconds(),
-        "marts, built and published": seconds_of(marts, None),
-        "tests of the marts": busy(marts, is_test) - overlap(marts),
+    models = json.loads((folder / "ecommerce_models" / "run_results.json").read_text())["results"]
+    marts = json.loads((folder / "ecommerce_marts" / "run_results.json").read_text())["results"]
+    others = [result for result in models if not is_test(result) and name_of(result) not in (*CLEANING, *FEATURES)]
+    # what ran beside a stage before it is counted there
+    spans_by_stage = {
+        "clean and deduplicate": spans(result for result in models if name_of(result) in CLEANING),
+        "features": spans(result for result in models if name_of(result) in FEATURES),
+        "other models before the fit": spans(others),
+        "tests before the fit": spans(result for result in models if is_test(result)),
+        "fit the segments and write them": [fit_span()],
+        "marts, built and published": spans(result for result in marts if not is_test(result)),
+        "tests of the marts": spans(result for result in marts if is_test(result)),
     }
-    stages = {name: round(max(seconds, 0.0), 2) for name, seconds in stages.items()}
-    return measures | {"stages": stages, "work_seconds": round(sum(stages.values()), 2)}
+    stages, counted = {}, []
+    for name, busy in spans_by_stage.items():
+        seconds = length([*counted, *busy]) - length(counted)
+        counted += busy
+        stages[name] = {"seconds": round(seconds, 2), "peak_mb": peak_mb(samples, busy)}
+    return measures | {"stages": stages, "work_seconds": round(length(counted), 2)}
+
+
+Span = tuple[float, float]
+# seconds since 1970, commands MB, server MB
+Sample = tuple[float, float, float]
 
 
 def is_test(result: dict[str, Any]) -> bool:
     return bool(result["unique_id"].startswith("test."))
 
 
-def seconds_of(results: dict[str, Any], names: tuple[str, ...] | None) -> float:
-    """Wall seconds in which any of these models was at work (all models without names)."""
-    return busy(results, lambda r: not is_test(r) and (names is None or r["unique_id"].rpartition(".")[2] in names))
+def name_of(result: dict[str, Any]) -> str:
+    return str(result["unique_id"].rpartition(".")[2])
 
 
-def overlap(results: dict[str, Any]) -> float:
-    """Seconds in which tests ran beside models: counted as the models'."""
-    return busy(results, is_test) + seconds_of(results, None) - busy(results, lambda _: True)
-
-
-def busy(results: dict[str, Any], wanted: Any) -> float:
-    """Length of the union of the spans in which the wanted nodes executed."""
-    from datetime import datetime
-
-    spans = sorted(
-        (datetime.fromisoformat(timing["started_at"]), datetime.fromisoformat(timing["completed_at"]))
-        for result in results["results"]
-        if wanted(result)
+def spans(results: Iterable[dict[str, Any]]) -> list[Span]:
+    """When these nodes executed, in seconds since 1970."""
+    return [
+        (seconds_since_1970(timing["started_at"]), seconds_since_1970(timing["completed_at"]))
+        for result in results
         for timing in result["timing"]
         if timing["name"] == "execute"
-    )
-    total, reached = 0.0, None
-    for start, end in spans:
-        if reached is None or end > reached:
-            total += (end - (start if reached is None else max(start, reached))).total_seconds()
-            reached = end
+    ]
+
+
+def seconds_since_1970(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+def length(busy: Iterable[Span]) -> float:
+    """Seconds covered by the spans, which may overlap."""
+    total, reached = 0.0, 0.0
+    for start, end in sorted(busy):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
     return total
 
 
-def fit_seconds() -> float:
+def peak_mb(samples: list[Sample], busy: list[Span]) -> int:
+    """The most that commands and server held together in these spans; looked at once a second, so 0 for a blink."""
+    held = [commands + server for at, commands, server in samples if any(start <= at <= end + 1 for start, end in busy)]
+    return round(max(held, default=0))
+
+
+def fit_span() -> Span:
     import dagster as dg
 
     os.environ["DAGSTER_HOME"] = str(Path(os.environ["AGORA_HOME"]) / "dagster")
@@ -190,31 +211,31 @@ def fit_seconds() -> float:
         (stats,) = instance.get_run_step_stats(run.run_id, ["ml_ecommerce__customer_segments"])
     assert stats.start_time is not None
     assert stats.end_time is not None
-    return stats.end_time - stats.start_time
+    return stats.start_time, stats.end_time
 
 
 @contextlib.contextmanager
-def measured() -> Iterator[dict[str, Any]]:
-    """Wall seconds, and the peak of what commands and what the server's processes hold (shared memory counted once)."""
+def measured() -> Iterator[tuple[dict[str, Any], list[Sample]]]:
+    """Wall seconds, and each second what commands and the server's processes hold (shared memory counted once)."""
     measures: dict[str, Any] = {}
-    peaks = {"commands_mb": 0.0, "server_mb": 0.0}
+    samples: list[Sample] = []
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(1.0):
-            peaks["commands_mb"] = max(peaks["commands_mb"], held_mb(psutil.Process()))
             server = server_process()
-            if server:
-                peaks["server_mb"] = max(peaks["server_mb"], held_mb(server) + proportional_mb(server))
+            server_mb = held_mb(server) + proportional_mb(server) if server else 0.0
+            samples.append((time.time(), held_mb(psutil.Process()), server_mb))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     started = time.perf_counter()
-    yield measures
+    yield measures, samples
     measures["wall_seconds"] = round(time.perf_counter() - started, 2)
     done.set()
     watcher.join()
-    measures.update({kind: round(value) for kind, value in peaks.items()})
+    measures["commands_mb"] = round(max((commands for _, commands, _ in samples), default=0))
+    measures["server_mb"] = round(max((server for _, _, server in samples), default=0))
 
 
 def held_mb(parent: psutil.Process) -> float:
@@ -236,6 +257,10 @@ def server_process() -> psutil.Process | None:
     with contextlib.suppress(psutil.Error, IndexError, OSError):
         return psutil.Process(int(pid_files[0].read_text().split()[0]))
     return None
+
+
+def tell(what: str) -> None:
+    print(f"  {what} …", file=sys.stderr, flush=True)
 
 
 def agora(*arguments: str) -> str:
@@ -275,14 +300,9 @@ def touched_users(folder: Path) -> int:
     )
 
 
-def peer_names() -> list[str]:
-    from peers_ecommerce import PEERS
-
-    return list(PEERS)
-
-
 def peer(name: str, history: Path, directory: Path) -> dict[str, Any]:
     """Run one peer in a process of its own and compare each of its figures with ours."""
+    tell(name)
     out = directory / f"{name}.parquet"
     command = [sys.executable, str(Path(__file__).parent / "peers_ecommerce.py"), name, str(history), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -315,21 +335,21 @@ def compare(path: Path) -> tuple[int, int]:
 
 
 def show(report: dict[str, Any]) -> None:
-    rows = report["load"]["rows"]
+    rows, load, full = report["load"]["rows"], report["load"], report["full"]
     print(f"{rows:,} events of {report['users']:,} users, {report['cpu_count']} cores")
-    print(f"{'stage':<44}{'seconds':>9}{'rows/s':>13}")
-    work = report["load"]["work_seconds"] + report["full"]["work_seconds"]
-    for name, seconds in {"land": report["load"]["work_seconds"], **report["full"]["stages"]}.items():
-        print(f"{name:<44}{seconds:>9.1f}{rows / max(seconds, 0.01):>13,.0f}")
-    wall = report["load"]["wall_seconds"] + report["full"]["wall_seconds"]
+    print(f"{'stage':<44}{'seconds':>9}{'rows/s':>13}{'peak MB':>10}")
+    land = {"seconds": load["work_seconds"], "peak_mb": load["commands_mb"] + load["server_mb"]}
+    for name, stage in {"land": land, **full["stages"]}.items():
+        seconds = stage["seconds"]
+        print(f"{name:<44}{seconds:>9.1f}{rows / max(seconds, 0.01):>13,.0f}{stage['peak_mb']:>10,}")
+    work = load["work_seconds"] + full["work_seconds"]
+    wall = load["wall_seconds"] + full["wall_seconds"]
     print(f"{'work':<44}{work:>9.1f}{rows / work:>13,.0f}")
     print(f"{'wall, with starting Python, Dagster and dbt':<44}{wall:>9.1f}{rows / wall:>13,.0f}")
     for name in ("load", "full"):
         part = report[name]
         print(f"peak memory of {name}: commands {part['commands_mb']:,} MB, server {part['server_mb']:,} MB")
-    to_features = report["load"]["work_seconds"] + sum(
-        report["full"]["stages"][name] for name in ("clean and deduplicate", "features")
-    )
+    to_features = until_features(report, "load", "full")
     print(f"\n{'the same totals per user by':<44}{'seconds':>9}{'peak MB':>10}{'agora takes':>14}")
     print(f"{'agora: land, clean, deduplicate, features':<44}{to_features:>9.1f}{'':>10}{1:>13.1f}×")
     for one in report.get("peers", []):
@@ -338,17 +358,21 @@ def show(report: dict[str, Any]) -> None:
         else:
             ratio = to_features / one["seconds"]
             print(f"{one['name']:<44}{one['seconds']:>9.1f}{one['peak_mb']:>10,}{ratio:>13.1f}×")
-    full = report["load"]["work_seconds"] + report["full"]["work_seconds"]
     print(f"\n{'then':<44}{'seconds':>9}{'of the full build':>19}")
-    for title, load, run in (("one more day", "day_load", "day"), ("a month dropped again", "month_load", "month")):
-        until_features = report[load]["work_seconds"] + sum(
-            report[run]["stages"][name] for name in ("clean and deduplicate", "features")
-        )
-        seconds = report[load]["work_seconds"] + report[run]["work_seconds"]
-        what = f"{title}: {report[load]['rows']:,} rows"
-        print(f"{what:<44}{seconds:>9.1f}{seconds / full:>18.1%}")
-        print(f"{'   of it from file to features':<44}{until_features:>9.1f}{until_features / to_features:>18.1%}")
+    for title, loaded, run in (("one more day", "day_load", "day"), ("a month dropped again", "month_load", "month")):
+        seconds = report[loaded]["work_seconds"] + report[run]["work_seconds"]
+        what = f"{title}: {report[loaded]['rows']:,} rows"
+        print(f"{what:<44}{seconds:>9.1f}{seconds / work:>18.1%}")
+        of_it = until_features(report, loaded, run)
+        print(f"{'   of it from file to features':<44}{of_it:>9.1f}{of_it / to_features:>18.1%}")
     print("a full rebuild afterwards gives the same checksums; every figure of every peer is ours")
+
+
+def until_features(report: dict[str, Any], load: str, run: str) -> float:
+    stages = report[run]["stages"]
+    return float(
+        report[load]["work_seconds"] + stages["clean and deduplicate"]["seconds"] + stages["features"]["seconds"]
+    )
 
 
 if __name__ == "__main__":

@@ -448,7 +448,7 @@ def test_the_second_run_found_nothing_to_do(first: First) -> None:
     assert one_run == both_runs
     assert len(one_run.splitlines()) == len(MARTS)
     assert one("select count(*) from audit.publications where domain = 'ecommerce'") == 2
-    for table in ("events", "duplicate_events", "sessions", "user_totals"):
+    for table in ("events", "duplicate_events", "user_totals"):
         writers = one(f"select count(distinct xmin::text) from intermediate.int_ecommerce__{table}")
         assert writers == 1, f"{table} was written by one transaction, that of the first run"
     assert rows_of("select nspname from pg_namespace where nspname ~ '_next_'") == []

@@ -43,6 +43,8 @@ from support import (
 from warehouse.connections import connect, parameters
 from warehouse.embedded_account import binaries, server_account
 
+pytestmark = pytest.mark.once
+
 SEED, USERS, EVENTS = 770031, 1200, 30_000
 ERASED = 100
 SUPPRESSION_KEY = bytes(range(7, 39)).hex()

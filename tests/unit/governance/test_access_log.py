@@ -139,7 +139,6 @@ def test_files_are_read_in_order_as_one_log(tmp_path: Path, monkeypatch: pytest.
     ]
     assert [record.tables for record in access_log(role="steward")] == [("a.s",)]
     assert [record.role for record in access_log(table="a.t")] == ["bi_reader"]
-    assert len(access_log(limit=2)) == 2
     assert len(access_log(since=AT + timedelta(milliseconds=5))) == 1
 
 
