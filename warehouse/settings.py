@@ -15,11 +15,18 @@ SERVER_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
 
 
 def home() -> Path:
-    """Return the absolute directory that holds all state: AGORA_HOME, or `.agora` in the checkout."""
+    """Return the absolute directory that holds all state: AGORA_HOME, or `.agora` in the checkout.
+
+    Raises:
+        UserError: AGORA_HOME is a file.
+    """
     chosen = os.environ.get("AGORA_HOME")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    return Path(__file__).absolute().parent.parent / ".agora"
+    if not chosen:
+        return Path(__file__).absolute().parent.parent / ".agora"
+    path = Path(chosen).expanduser().absolute()
+    if path.is_file():
+        raise UserError(f"AGORA_HOME is {path}, which is a file: name a directory, which need not exist yet.")
+    return path
 
 
 def now() -> datetime:

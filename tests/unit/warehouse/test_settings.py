@@ -18,6 +18,13 @@ def test_home_is_in_the_checkout_unless_chosen(monkeypatch: pytest.MonkeyPatch, 
     assert settings.home() == Path.home() / "there"
 
 
+def test_home_that_is_a_file_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AGORA_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="which is a file: name a directory"):
+        settings.home()
+
+
 @pytest.mark.parametrize(
     "chosen", ["2020-03-01T00:00:00Z", "2020-03-01", "2020-03-01 00:00:00", "2020-03-01T01:00:00+01:00"]
 )
