@@ -27,7 +27,7 @@ START_SAMPLE_SIZE = 20_000
 FINALIST_COUNT = 12
 FINALIST_SAMPLE_SIZE = 200_000
 # starts within this share of each other's inertia have found the same optimum, or one not worth a second look
-SAME_OPTIMUM_RATIO = 1e-4
+SAME_OPTIMUM_RATIO = 1e-5
 STEP_COUNT = 10
 # a step that moves the centres by less, squared and in mean variances, is the last
 TOLERANCE_RATIO = 1e-6
@@ -78,15 +78,16 @@ def fit_clusters(points: np.ndarray, *, cluster_count: int, seed: int, thread_co
             for start_seed in rng.integers(2**31, size=START_COUNT)
         ]
         sample, weights = _sample(points, chances, FINALIST_SAMPLE_SIZE, rng)
+        starts = [start.cluster_centers_ for start in starts]
         finalists = [
-            KMeans(cluster_count, init=start.cluster_centers_, n_init=1, tol=TOLERANCE_RATIO).fit(
-                sample, sample_weight=weights
-            )
-            for start in _best_that_differ(starts)
+            KMeans(cluster_count, init=centers, n_init=1, tol=TOLERANCE_RATIO)
+            .fit(sample, sample_weight=weights)
+            .cluster_centers_
+            for centers in _best_that_differ(starts, _inertias(sample, weights, starts, thread_count))
         ]
-        best = min(finalists, key=lambda finalist: float(finalist.inertia_))
+        best = finalists[int(_inertias(points, None, finalists, thread_count).argmin())]
         tolerance = TOLERANCE_RATIO * float(squared_distances.mean()) / points.shape[1]
-        centers, step_count = _steps(points, best.cluster_centers_, tolerance, thread_count)
+        centers, step_count = _steps(points, best, tolerance, thread_count)
         labels, own_squared_distances = _assign(points, centers, thread_count)
     return Clusters(centers, labels, float(own_squared_distances.sum()), step_count)
 
@@ -123,12 +124,29 @@ def _sample(
     return points[rows], counts / (size * chances[rows])
 
 
-def _best_that_differ(starts: list[KMeans]) -> list[KMeans]:
-    chosen: list[KMeans] = []
-    for start in sorted(starts, key=lambda start: float(start.inertia_)):
-        if not chosen or start.inertia_ > chosen[-1].inertia_ * (1 + SAME_OPTIMUM_RATIO):
-            chosen.append(start)
-    return chosen[:FINALIST_COUNT]
+def _inertias(
+    points: np.ndarray, weights: np.ndarray | None, candidates: list[np.ndarray], thread_count: int | None
+) -> np.ndarray:
+    """The inertia of the points around each candidate's centres, in one pass over the points."""
+
+    def compute(rows: slice) -> np.ndarray:
+        block = points[rows]
+        squared_distances = np.stack([_compared_distances(block, centers).min(axis=0) for centers in candidates])
+        squared_distances += (block**2).sum(axis=1)
+        return squared_distances.sum(axis=1) if weights is None else squared_distances @ weights[rows]
+
+    inertias = np.zeros(len(candidates))
+    for block_inertias in map_blocks(compute, len(points), thread_count=thread_count):
+        inertias += block_inertias
+    return inertias
+
+
+def _best_that_differ(candidates: list[np.ndarray], inertias: np.ndarray) -> list[np.ndarray]:
+    chosen: list[int] = []
+    for number in np.argsort(inertias, kind="stable"):
+        if not chosen or inertias[number] > inertias[chosen[-1]] * (1 + SAME_OPTIMUM_RATIO):
+            chosen.append(int(number))
+    return [candidates[number] for number in chosen[:FINALIST_COUNT]]
 
 
 def _steps(
@@ -180,12 +198,17 @@ def _assign(points: np.ndarray, centers: np.ndarray, thread_count: int | None) -
 
 
 def _nearest(block: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    # |x − c|² without |x|², which is the same for all centres
-    distances = (centers * -2) @ block.T
-    distances += (centers**2).sum(axis=1)[:, np.newaxis]
+    distances = _compared_distances(block, centers)
     labels = np.zeros(len(block), dtype=np.int8)
     least = distances[0]
     for label in range(1, len(centers)):
         labels[distances[label] < least] = label
         least = np.minimum(least, distances[label])
     return labels
+
+
+def _compared_distances(block: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """(k, rows): |x − c|² without |x|², which is the same for all centres."""
+    distances = (centers * -2) @ block.T
+    distances += (centers**2).sum(axis=1)[:, np.newaxis]
+    return distances
