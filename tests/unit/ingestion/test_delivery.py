@@ -55,6 +55,13 @@ def test_a_folder_means_its_matching_files_in_order_of_period_and_name(folder: P
     assert notice.endswith(": 2019-Nov.csv.part, notes.csv")
 
 
+def test_a_file_is_known_to_hold_about_so_much_text(folder: Path) -> None:
+    (folder / "2019-Oct.csv").write_bytes(b"x" * 1000)
+    (folder / "2020-Jan.csv.gz").write_bytes(b"x" * 1000)
+    meant = deliveries(EVENTS, [folder], since=None, period=None, notice=lambda _: None)
+    assert [meant[0].text_bytes, meant[-1].text_bytes] == [1000, 3000]
+
+
 def test_since_leaves_earlier_periods_out(folder: Path) -> None:
     assert [name for name, _ in found(folder, since="2019-12-16")] == [
         "2019-Dec.10.csv.gz",
