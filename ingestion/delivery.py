@@ -69,6 +69,8 @@ def deliveries(
                 f"{_place(one.file)} and {_place(other.file)} have the same name, so one would replace the other: "
                 "load one."
             )
+    if since and not found:
+        notice(f"nothing to load: all files are of periods before {since.text}")
     # what cannot be read is told before any other file is landed
     return [replace(delivery, text_bytes=_text_bytes(delivery.file, notice)) for delivery in found]
 
@@ -83,12 +85,15 @@ def files_at(source: Source, location: Location, notice: Callable[[str], None]) 
         notice: told of CSV files that a folder holds but that are not meant.
 
     Raises:
-        UserError: there is no such file or folder, or no such kind of location.
+        UserError: there is no such file or folder, or no such kind of location; an address is misspelt.
         TransferError: the server of a bucket failed.
     """
     if not isinstance(location, str | Path):
         return [location]
     scheme = re.match(r"([a-z][a-z0-9+.-]*)://", str(location), re.IGNORECASE)
+    if scheme is None and re.match(r"\s*(https?|s3):", str(location), re.IGNORECASE):
+        # not repeated: it may hold a password
+        raise UserError("One of the addresses is no URL: write it like https://host/file or s3://bucket/key.")
     if isinstance(location, Path) or scheme is None:
         path = Path(location).expanduser()
         try:

@@ -151,7 +151,9 @@ class WebFile:
     def _next_url(self, url: str, target: str) -> str:
         target = urljoin(url, target)
         before, after = urlsplit(url), urlsplit(target)
-        if after.scheme not in ("http", "https") or (before.scheme, after.scheme) == ("https", "http"):
+        if after.scheme not in ("http", "https"):
+            raise UserError(f"{self.where} leads on to no web address ({after.scheme}:): check the address.")
+        if (before.scheme, after.scheme) == ("https", "http"):
             raise UserError(
                 f"{self.where} leads on to {after.scheme}://{after.hostname}, where anybody on the way can read and "
                 "change the file: ask for an https:// address."

@@ -62,6 +62,15 @@ def test_a_file_is_known_to_hold_about_so_much_text(folder: Path) -> None:
     assert [meant[0].text_bytes, meant[-1].text_bytes] == [1000, 3000]
 
 
+@pytest.mark.parametrize(
+    "address", ["https:/ada:s3cret@h/2019-Oct.csv", "https:ada:s3cret@h/x", " http://a:s3cret@h/x"]
+)
+def test_a_misspelt_address_is_not_repeated(address: str) -> None:
+    with pytest.raises(UserError, match="One of the addresses is no URL") as refusal:
+        deliveries(EVENTS, [address], since=None, period=None, notice=lambda _: None)
+    assert "s3cret" not in str(refusal.value)
+
+
 def test_since_leaves_earlier_periods_out(folder: Path) -> None:
     assert [name for name, _ in found(folder, since="2019-12-16")] == [
         "2019-Dec.10.csv.gz",
@@ -69,7 +78,10 @@ def test_since_leaves_earlier_periods_out(folder: Path) -> None:
         "2020-Jan.csv.gz",
     ]
     assert [name for name, _ in found(folder, since="2020-01")] == ["2020-Jan.csv.gz"]
-    assert found(folder, since="2021-01") == []
+    told: list[str] = []
+    late = period_of_text("2021-01")
+    assert deliveries(EVENTS, [folder / "2019-Oct.csv"], since=late, period=None, notice=told.append) == []
+    assert told == ["nothing to load: all files are of periods before 2021-01"]
 
 
 def test_a_period_may_be_given(folder: Path) -> None:

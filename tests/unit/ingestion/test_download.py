@@ -204,7 +204,10 @@ def test_silence_and_absence_are_told(server: FileServer, spool: Path, monkeypat
             {"status": 302, "headers": {"Location": "http://shop.example.org/x?s3cret"}},
             "http://shop.example.org, where",
         ),
-        ({"status": 302, "headers": {"Location": "ftp://shop.example.org/x?s3cret"}}, "leads on to ftp://"),
+        (
+            {"status": 302, "headers": {"Location": "ftp://shop.example.org/x?s3cret"}},
+            r"leads on to no web address \(ftp:\)",
+        ),
         ({"status": 304}, "the server answers 304"),
     ],
 )
