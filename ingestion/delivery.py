@@ -91,6 +91,8 @@ def files_at(source: Source, location: Location, notice: Callable[[str], None]) 
     if not isinstance(location, str | Path):
         return [location]
     scheme = re.match(r"([a-z][a-z0-9+.-]*)://", str(location), re.IGNORECASE)
+    if not str(location).strip():
+        raise UserError("One of the locations is empty: name a path, an https:// URL or s3://bucket/key.")
     if scheme is None and re.match(r"\s*(https?|s3):", str(location), re.IGNORECASE):
         # not repeated: it may hold a password
         raise UserError("One of the addresses is no URL: write it like https://host/file or s3://bucket/key.")

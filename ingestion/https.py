@@ -145,6 +145,8 @@ class WebFile:
             fault = TransferError("the server cannot be reached")
         except (requests.exceptions.RequestException, ValueError):
             fault = UserError(f"{self.where} is no address that can be asked: check it.")
+        except OSError:
+            fault = UserError(f"{self.where}: what REQUESTS_CA_BUNDLE names cannot be read: check its path.")
         # raised here and not above: the library's own words hold the whole URL
         raise fault
 

@@ -96,6 +96,8 @@ def test_a_file_named_twice_is_meant_once(folder: Path) -> None:
 def test_what_cannot_be_meant_is_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"The name of notes.csv states no period: .* --period"):
         found(folder / "notes.csv")
+    with pytest.raises(UserError, match="One of the locations is empty"):
+        deliveries(EVENTS, [""], since=None, period=None, notice=lambda _: None)
     with pytest.raises(UserError, match="There is no file"):
         found(folder / "2019-Oct.csv", folder / "2018-Oct.csv")
     empty = tmp_path / "empty"

@@ -222,6 +222,12 @@ def test_what_will_not_pass_is_refused_in_a_sentence(
     assert list(spool.iterdir()) == []
 
 
+def test_a_bundle_of_certificates_that_is_not_there_is_told(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(spool / "none"))
+    with pytest.raises(UserError, match="what REQUESTS_CA_BUNDLE names cannot be read"):
+        fetch("https://127.0.0.1:1/2019-Oct.csv", spool)
+
+
 def test_a_redirect_is_followed_and_its_range_too(server: FileServer, spool: Path) -> None:
     server.put("/far/away?token=1", CONTENT, faults=deque([("cut", 1_000_000)]))
     url = server.put("/2019-Oct.csv", b"", status=302, headers={"Location": "/far/away?token=1"})
