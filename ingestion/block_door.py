@@ -1,4 +1,4 @@
-"""The compiled way through the door, for files so large that it pays: three times as fast, once numba is imported.
+"""The compiled way through the door, for so much text that it pays: three times as fast, once numba is imported.
 
 Blocks of text go in, rows in COPY's binary format come out. What the parser does not take for plainly good goes line by
 line through `door`, which stays the judge; sources with other kinds of columns, and files with columns that are left

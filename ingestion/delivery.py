@@ -1,15 +1,16 @@
 """Which files are meant: paths, URLs and buckets in, files with their periods out, in the order they are to land."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from ingestion.download import RemoteFile, patiently
 from ingestion.source import Period, Source
-from ingestion.spool import open_delivered
+from ingestion.spool import USUAL_INFLATION, open_delivered
 from warehouse.errors import UserError
 
 File = Path | RemoteFile
@@ -18,10 +19,11 @@ Location = str | File
 
 @dataclass(frozen=True)
 class Delivery:
-    """A file to land and the period it is about."""
+    """A file to land, the period it is about, and about how much text it holds (0 if its server does not say)."""
 
     file: File
     period: Period
+    text_bytes: int = 0
 
 
 def deliveries(
@@ -67,13 +69,10 @@ def deliveries(
                 f"{_place(one.file)} and {_place(other.file)} have the same name, so one would replace the other: "
                 "load one."
             )
-    for delivery in found:
-        # told before any other file is landed
-        if isinstance(delivery.file, Path):
-            open_delivered(delivery.file).close()
-        else:
-            patiently(delivery.file.version, delivery.file.where, notice)
-    return found
+    if since and not found:
+        notice(f"nothing to load: all files are of periods before {since.text}")
+    # what cannot be read is told before any other file is landed
+    return [replace(delivery, text_bytes=_text_bytes(delivery.file, notice)) for delivery in found]
 
 
 def files_at(source: Source, location: Location, notice: Callable[[str], None]) -> list[File]:
@@ -86,12 +85,17 @@ def files_at(source: Source, location: Location, notice: Callable[[str], None]) 
         notice: told of CSV files that a folder holds but that are not meant.
 
     Raises:
-        UserError: there is no such file or folder, or no such kind of location.
+        UserError: there is no such file or folder, or no such kind of location; an address is misspelt.
         TransferError: the server of a bucket failed.
     """
     if not isinstance(location, str | Path):
         return [location]
     scheme = re.match(r"([a-z][a-z0-9+.-]*)://", str(location), re.IGNORECASE)
+    if not str(location).strip():
+        raise UserError("One of the locations is empty: name a path, an https:// URL or s3://bucket/key.")
+    if scheme is None and re.match(r"\s*(https?|s3):", str(location), re.IGNORECASE):
+        # not repeated: it may hold a password
+        raise UserError("One of the addresses is no URL: write it like https://host/file or s3://bucket/key.")
     if isinstance(location, Path) or scheme is None:
         path = Path(location).expanduser()
         try:
@@ -123,6 +127,15 @@ def _matching(source: Source, folder: object, files: Sequence[File], notice: Cal
     if meant and others:
         notice(f"{folder}: left out, as their names are not like {source.file_names}: {', '.join(others)}")
     return meant
+
+
+def _text_bytes(file: File, notice: Callable[[str], None]) -> int:
+    if isinstance(file, Path):
+        with open_delivered(file) as delivered:
+            size_bytes = os.fstat(delivered.fileno()).st_size
+    else:
+        size_bytes = patiently(file.version, file.where, notice).size_bytes or 0
+    return size_bytes * (USUAL_INFLATION if file.name.lower().endswith(".gz") else 1)
 
 
 def _place(file: File) -> str:

@@ -20,6 +20,7 @@ from warehouse.errors import UserError
 
 # a quote that stays open for longer was never meant as one
 MOST_LINES_OF_RECORD = 1000
+MOST_LINES_SKIPPED = 10**9
 HEAD_BYTES = 1024
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -56,6 +57,9 @@ class Dialect:
     decimal: str = "."
 
     def __post_init__(self) -> None:
+        marks = (self.delimiter, self.quote, self.escape or "", *self.columns)
+        if LONE_SURROGATE.search("".join(marks)):
+            raise UserError("--delimiter, --quote, --escape or --columns is no UTF-8: check the terminal's encoding.")
         if not self.delimiter or set("\r\n\0") & {*self.delimiter, *self.quote, *(self.escape or "")}:
             raise UserError("--delimiter, --quote and --escape cannot be a line break or NUL: pass for instance ';'.")
         if len(self.quote) > 1 or len(self.escape or "") > 1:
@@ -64,11 +68,13 @@ class Dialect:
             raise UserError("--delimiter holds the quote or the escape character: pass different ones.")
         if self.decimal not in (".", ","):
             raise UserError(f"--decimal '{self.decimal}' is no decimal mark: pass . or ,")
-        if self.skip_lines < 0:
-            raise UserError(f"--skip-lines {self.skip_lines} is less than none: pass how many to leave out.")
+        if not 0 <= self.skip_lines <= MOST_LINES_SKIPPED:
+            raise UserError(f"--skip-lines {self.skip_lines} is no number of lines: pass how many to leave out.")
         try:
             can_be_cut = is_wide(self.encoding) or "\r\n".encode(self.encoding).endswith(b"\r\n")
-        except LookupError:
+            # some codecs are for other things than files
+            b"a".decode(self.encoding, "replace")
+        except (LookupError, UnicodeError):
             raise UserError(f"There is no encoding '{self.encoding}': pass for instance --encoding cp1252.") from None
         if not can_be_cut:
             raise UserError(f"Text in {self.encoding} cannot be cut into lines: convert the file to UTF-8.")
@@ -104,7 +110,7 @@ def settled_encoding(blocks: Blocks, declared: str) -> str:
                 return codec
             # without a mark and of few Latin letters: still, its line ends hold NUL bytes
             if is_wide(declared) and b"\0" in block:
-                return declared
+                return _with_byte_order(declared, block)
             if is_wide(declared) or codecs.lookup(declared).name in ("utf-8", "utf-8-sig"):
                 return "utf-8"
         # a letter that two blocks share must not count against UTF-8
@@ -114,6 +120,15 @@ def settled_encoding(blocks: Blocks, declared: str) -> str:
         votes += _votes_for_utf_8(block)
     votes += _votes_for_utf_8(rest)
     return "utf-8" if votes > 0 else declared
+
+
+def _with_byte_order(declared: str, block: bytes) -> str:
+    """The wide encoding, told apart by where its NUL bytes stand if it does not say its byte order."""
+    name = codecs.lookup(declared).name
+    if name not in ("utf-16", "utf-32"):
+        return declared
+    size = 2 if name == "utf-16" else 4
+    return name + ("-be" if block[::size].count(0) > block[size - 1 :: size].count(0) else "-le")
 
 
 def _with_whole_head(blocks: Blocks) -> Iterator[bytes]:
@@ -324,7 +339,8 @@ class _Reader:
             if numbered is None:
                 return None
             number, raw = numbered
-            text = raw.decode(self._encoding, "surrogateescape")
+            # not "surrogateescape": of some encodings ASCII, too, may be undecodable
+            text = raw.decode(self._encoding, "agora_lone_surrogate")
             body = text.rstrip("\r\n")
             self._ahead.append(_Line(number, raw, body, text[len(body) :]))
         return self._ahead[ahead]

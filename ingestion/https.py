@@ -145,13 +145,17 @@ class WebFile:
             fault = TransferError("the server cannot be reached")
         except (requests.exceptions.RequestException, ValueError):
             fault = UserError(f"{self.where} is no address that can be asked: check it.")
+        except OSError:
+            fault = UserError(f"{self.where}: what REQUESTS_CA_BUNDLE names cannot be read: check its path.")
         # raised here and not above: the library's own words hold the whole URL
         raise fault
 
     def _next_url(self, url: str, target: str) -> str:
         target = urljoin(url, target)
         before, after = urlsplit(url), urlsplit(target)
-        if after.scheme not in ("http", "https") or (before.scheme, after.scheme) == ("https", "http"):
+        if after.scheme not in ("http", "https"):
+            raise UserError(f"{self.where} leads on to no web address ({after.scheme}:): check the address.")
+        if (before.scheme, after.scheme) == ("https", "http"):
             raise UserError(
                 f"{self.where} leads on to {after.scheme}://{after.hostname}, where anybody on the way can read and "
                 "change the file: ask for an https:// address."

@@ -70,7 +70,7 @@ class Landing:
         return Door(self._source, layout, period, self._pseudonyms, self._appended, self._is_suppressed)
 
     def bulk_door(self, door: Door) -> "Door | BlockDoor":
-        """The faster door for a large file, where that can be; the first time on a machine it takes some seconds."""
+        """The faster door, where that can be; it starts in a second, the first time on a machine in ten."""
         # numba takes most of a second to import
         from ingestion.block_door import BlockDoor, is_within_reach
 

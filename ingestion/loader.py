@@ -6,6 +6,7 @@ rows are written is known to `door`, `keys`, `quarantine` and `landing`.
 """
 
 import re
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -53,8 +54,8 @@ from warehouse.connections import connect
 from warehouse.errors import UserError, outage
 from warehouse.settings import home, now
 
-# half a million lines: below that, the start of the faster door takes longer than it saves
-BULK_BYTES = 64 * 2**20
+# 190,000 lines of text: as much computing as the faster door takes to start (0.8 s) is then saved
+BULK_BYTES = 24 * 2**20
 
 
 if TYPE_CHECKING:
@@ -191,7 +192,12 @@ def load(
         seal = Seal(open_key(connection, QUARANTINE, may_generate=True))
         # its key is asked for before anything is tried; each load reads the list anew
         suppressions(connection, source.domain)
-    results = [_load_file(source, delivery, key, seal, force, sha256, dialect, tell) for delivery in to_land]
+    command = _Command(source, key, seal, force, sha256, dialect, tell)
+    results = []
+    text_bytes_behind = sum(delivery.text_bytes for delivery in to_land)
+    for delivery in to_land:
+        text_bytes_behind -= delivery.text_bytes
+        results.append(_load_file(command, delivery, text_bytes_behind))
     refusals = [result.message for result in results if result.status == "failed"]
     if refusals:
         raise FilesRefused(refusals, results)
@@ -239,21 +245,30 @@ def replay(load_id: int, *, on_progress: Callable[[Progress], None] | None = Non
 
 
 @dataclass(frozen=True)
-class _Attempt:
-    """One file on its way: what it is, the number of its attempt, and what landing it needs."""
+class _Command:
+    """What holds for all files of a command; see `load`."""
 
     source: Source
-    delivery: Delivery
-    load_id: int
     key: Key
     seal: Seal
     force: bool
+    sha256: str | None
     dialect: Dialect | None
     tell: Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One file on its way, with about how much text the files behind it hold."""
+
+    command: _Command
+    delivery: Delivery
+    text_bytes_behind: int
+    load_id: int
     started: float
 
     def notice(self, text: str) -> None:
-        self.tell(Progress(self.delivery.file.name, "loading", 0, 0, 0, text))
+        self.command.tell(Progress(self.delivery.file.name, "loading", 0, 0, 0, text))
 
     def result(self, status: str, tally: _Tally, messages: Sequence[str]) -> LoadResult:
         return LoadResult(
@@ -268,39 +283,21 @@ class _Attempt:
         )
 
 
-def _load_file(
-    source: Source,
-    delivery: Delivery,
-    key: Key,
-    seal: Seal,
-    force: bool,
-    sha256: str | None,
-    dialect: Dialect | None,
-    tell: Callable[[Progress], None],
-) -> LoadResult:
+def _load_file(command: _Command, delivery: Delivery, text_bytes_behind: int) -> LoadResult:
     try:
-        return _attempt_to_load(source, delivery, key, seal, force, sha256, dialect, tell)
+        return _attempt_to_load(command, delivery, text_bytes_behind)
     except psycopg.Error as error:
         failure = _without_values(delivery.file.name, error)
     raise failure
 
 
-def _attempt_to_load(
-    source: Source,
-    delivery: Delivery,
-    key: Key,
-    seal: Seal,
-    force: bool,
-    sha256: str | None,
-    dialect: Dialect | None,
-    tell: Callable[[Progress], None],
-) -> LoadResult:
+def _attempt_to_load(command: _Command, delivery: Delivery, text_bytes_behind: int) -> LoadResult:
     started = time.monotonic()
-    name = delivery.file.name
-    with open_attempt(source.name, name, delivery.period.text, key.key_id) as (audit, load_id):
-        attempt = _Attempt(source, delivery, load_id, key, seal, force, dialect, tell, started)
+    name, sha256 = delivery.file.name, command.sha256
+    with open_attempt(command.source.name, name, delivery.period.text, command.key.key_id) as (audit, load_id):
+        attempt = _Attempt(command, delivery, text_bytes_behind, load_id, started)
         try:
-            unchanged = None if force else _landed_unchanged(audit, attempt)
+            unchanged = None if command.force else _landed_unchanged(audit, attempt)
             if unchanged and sha256 in (None, unchanged.sha256):
                 note_bytes(audit, load_id, unchanged.sha256, unchanged.version_id)
                 return _skip(audit, attempt, f"unchanged on its server since load {unchanged.load_id}")
@@ -309,7 +306,7 @@ def _attempt_to_load(
                 if sha256 not in (None, spool.sha256):
                     raise UserError(f"{name} is not the file that --sha256 names: its SHA-256 is {spool.sha256}.")
                 # only what replaces rows needs the right to remove them
-                for role in ("steward",) if force else ("loader", "steward"):
+                for role in ("steward",) if command.force else ("loader", "steward"):
                     result = _land_as(role, attempt, spool)
                     if result is not None:
                         return result
@@ -328,7 +325,7 @@ def _landed_unchanged(connection: psycopg.Connection, attempt: _Attempt) -> Load
     if isinstance(file, Path):
         return None
     version = version_id(file, patiently(file.version, file.where, attempt.notice))
-    standing = loads_standing(connection, attempt.source.name) if version else []
+    standing = loads_standing(connection, attempt.command.source.name) if version else []
     return next((earlier for earlier in standing if earlier.version_id == version), None)
 
 
@@ -336,7 +333,7 @@ def _private_copy(attempt: _Attempt) -> AbstractContextManager[Spooled]:
     file, directory = attempt.delivery.file, home() / "spool"
 
     def on_bytes(stage: str, done: int, total: int) -> None:
-        attempt.tell(Progress(file.name, stage, done, total, 0))
+        attempt.command.tell(Progress(file.name, stage, done, total, 0))
 
     if isinstance(file, Path):
         return spooled(file, directory, partial(on_bytes, "copying"))
@@ -361,24 +358,24 @@ def _land_as(role: str, attempt: _Attempt, spool: Spooled) -> LoadResult | None:
 
 def _land(connection: psycopg.Connection, attempt: _Attempt, spool: Spooled, *, may_remove: bool) -> LoadResult | None:
     """Land a file in the connection's transaction; None if rows would have to be removed first but may not."""
-    source, load_id = attempt.source, attempt.load_id
+    source, load_id = attempt.command.source, attempt.load_id
     if may_remove:
         landing.lock_build(connection, source, attempt.notice)
     landing.lock_source(connection, source, attempt.notice)
 
     same_bytes, same_name = _earlier_loads(connection, attempt, spool)
-    replaced = same_name + same_bytes if attempt.force else same_name
+    replaced = same_name + same_bytes if attempt.command.force else same_name
     if replaced and not may_remove:
         return None
     messages = [f"replaces load {earlier.load_id}" for earlier in replaced]
     if replaced:
         landing.remove_rows(connection, source, [earlier.load_id for earlier in replaced], "superseded")
-    if same_bytes and not attempt.force:
+    if same_bytes and not attempt.command.force:
         earlier = same_bytes[0]
         what = f"the same bytes have landed as load {earlier.load_id} ({earlier.file_name}, {earlier.period})"
         return _skip(connection, attempt, *messages, what)
 
-    into = Landing(connection, source, load_id, spool.file_name, attempt.key)
+    into = Landing(connection, source, load_id, spool.file_name, attempt.command.key)
     tally, header = _land_lines(into, connection, attempt, spool)
     _refuse_hopeless(attempt, tally)
     into.finish()
@@ -395,7 +392,7 @@ def _earlier_loads(
     connection: psycopg.Connection, attempt: _Attempt, spool: Spooled
 ) -> tuple[list[LoadRecord], list[LoadRecord]]:
     """The loads whose rows stand in raw with the same bytes; and those of the same name and period with other bytes."""
-    standing = loads_standing(connection, attempt.source.name)
+    standing = loads_standing(connection, attempt.command.source.name)
     same_bytes = [earlier for earlier in standing if earlier.sha256 == spool.sha256]
     same_name = [
         earlier
@@ -415,10 +412,10 @@ def _land_lines(
 
     def count(checked: Checked) -> None:
         tally.add(checked)
-        attempt.tell(Progress(name, "loading", checked.bytes_done, spool.size_bytes, tally.counts.rows_read))
+        attempt.command.tell(Progress(name, "loading", checked.bytes_done, spool.size_bytes, tally.counts.rows_read))
 
     def quarantine_waiting() -> None:
-        quarantine_lines(connection, attempt.seal, header.layout, attempt.load_id, tally.waiting, now())
+        quarantine_lines(connection, attempt.command.seal, header.layout, attempt.load_id, tally.waiting, now())
         tally.waiting.clear()
 
     into.land(*check(into.door(header.layout, attempt.delivery.period)), count, quarantine_waiting)
@@ -431,35 +428,40 @@ def _opened(
     spool: Spooled, attempt: _Attempt, into: Landing
 ) -> tuple[Header, Callable[[Door], tuple["Door | BlockDoor", Iterable[Checked]]]]:
     """The header of a file, and what gives the door to use for the lines below it and checks them there."""
-    if attempt.dialect:
-        foreign = ForeignFile(spool, attempt.dialect, attempt.source)
+    if attempt.command.dialect:
+        foreign = ForeignFile(spool, attempt.command.dialect, attempt.command.source)
         return foreign.header, lambda door: (door, foreign.check(door))
     first_line, texts = take_first_line(whole_lines(spool.blocks()))
     if first_line is None:
         raise UserError(f"{spool.file_name} holds no rows: deliver it again.")
 
     def check(door: Door) -> tuple["Door | BlockDoor", Iterable[Checked]]:
-        chosen = into.bulk_door(door) if spool.text_bytes >= BULK_BYTES else door
+        chosen = into.bulk_door(door) if _is_worth_compiling(spool.text_bytes + attempt.text_bytes_behind) else door
         return chosen, check_texts(chosen.check_text, texts, first_line_number=2)
 
-    return understand_header(first_line, attempt.source, spool.file_name), check
+    return understand_header(first_line, attempt.command.source, spool.file_name), check
+
+
+def _is_worth_compiling(text_bytes: int) -> bool:
+    """Whether the faster door has started in this process, or so much text, to land yet, will make up for its start."""
+    return "ingestion.block_door" in sys.modules or text_bytes >= BULK_BYTES
 
 
 def _refuse_hopeless(attempt: _Attempt, tally: _Tally) -> None:
     """Raise UserError if so many lines were turned away for one reason that it tells against the whole file."""
-    name = attempt.delivery.file.name
+    name, source = attempt.delivery.file.name, attempt.command.source
     if not tally.rows_good and not tally.rows_suppressed:
         error_code, count = tally.by_reason.most_common(1)[0]
         first = tally.first_by_reason[error_code]
         # a limit of the source may know the remedy
-        if error_code not in {limit.error_code for limit in attempt.source.limits}:
+        if error_code not in {limit.error_code for limit in source.limits}:
             raise UserError(
                 f"{name}, line {first.line_number}: {first.rejection.detail}, and no row of the file is good "
                 f"({count} of {tally.counts.rows_read} like this one): export the file again as "
-                f"{','.join(column.name for column in attempt.source.columns)} with commas, or say with --delimiter, "
+                f"{','.join(column.name for column in source.columns)} with commas, or say with --delimiter, "
                 "--quote, --encoding how it is written."
             )
-    for limit in attempt.source.limits:
+    for limit in source.limits:
         count = tally.by_reason[limit.error_code]
         if not count or count < limit.share_ratio * tally.counts.rows_read:
             continue

@@ -174,6 +174,8 @@ def _sentences(where: str) -> Iterator[None]:
         fault = UserError(f"{where}: the credentials are incomplete: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
     except exceptions.ProfileNotFound:
         fault = UserError(f"{where}: there is no profile of the name in AWS_PROFILE: check ~/.aws/config.")
+    except exceptions.ConfigParseError:
+        fault = UserError(f"{where}: the AWS configuration cannot be read: check AWS_CONFIG_FILE or ~/.aws/config.")
     except exceptions.SSLError as error:
         fault = TransferError("the encrypted connection failed")
         if "CERTIFICATE_VERIFY_FAILED" in str(error):

@@ -25,8 +25,8 @@ from warehouse.errors import UserError
 BLOCK_BYTES = 2**20
 LARGEST_FILE_BYTES = 64 * 2**30
 SPARE_DISK_BYTES = 64 * 2**20
-# a click log shrinks five- to tenfold, deflate at most thousandfold
-USUAL_INFLATION = 5
+# REES46's logs shrink to a third, simulated ones to a sixth; deflate gets to a thousandth at most
+USUAL_INFLATION = 3
 LARGEST_INFLATION = 200
 HARMLESS_BYTES = 10 * 2**20
 
@@ -143,7 +143,7 @@ def spooled(path: Path, directory: Path, on_bytes: Callable[[int, int], None]) -
         with tempfile.TemporaryFile(dir=directory) as copy:
             sha256 = hashlib.sha256()
             done = 0
-            while block := delivered.read(BLOCK_BYTES):
+            for block in _blocks(delivered, path):
                 sha256.update(block)
                 write_block(copy, block, path.name, directory)
                 done += len(block)
@@ -168,6 +168,14 @@ def open_delivered(path: Path) -> IO[bytes]:
         raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
 
 
+def _blocks(delivered: IO[bytes], path: Path) -> Iterator[bytes]:
+    try:
+        while block := delivered.read(BLOCK_BYTES):
+            yield block
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check its disk.") from None
+
+
 def make_spool(directory: Path) -> None:
     """Make the directory of private copies, which nobody else on this machine may look into."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -179,7 +187,8 @@ def write_block(copy: IO[bytes], block: bytes, file_name: str, directory: Path) 
         copy.write(block)
         copy.flush()
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        # a quota is a full disk to its user
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(f"{file_name}: the disk of {directory} is full: make room.") from None
 

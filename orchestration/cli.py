@@ -287,17 +287,21 @@ def load(
     }
     changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
     dialect = replace(Dialect(), **changes) if changes else None
-    with _load_progress() as tell:
-        results = loader.load(
-            source_named(source),
-            locations,
-            since=since,
-            force=force,
-            period=period,
-            sha256=sha256,
-            dialect=dialect,
-            on_progress=tell,
-        )
+    try:
+        with _load_progress() as tell:
+            results = loader.load(
+                source_named(source),
+                locations,
+                since=since,
+                force=force,
+                period=period,
+                sha256=sha256,
+                dialect=dialect,
+                on_progress=tell,
+            )
+    except loader.FilesRefused as refusal:
+        _echo_results([result for result in refusal.results if result.status != "failed"])
+        raise
     _echo_results(results)
 
 

@@ -27,7 +27,7 @@ from hostile_lines import lines as hostile_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingestion import door, keys, loader
+from ingestion import door, keys, landing, loader
 from ingestion.audit import LoadError, loads, mark_abandoned
 from ingestion.ecommerce import source as ecommerce_source
 from ingestion.ecommerce.simulator import simulate
@@ -53,8 +53,9 @@ pytestmark = pytest.mark.usefixtures("empty_warehouse")
 
 @pytest.fixture
 def empty_warehouse(warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The module's warehouse without a row, and a known pseudonym key."""
+    """The module's warehouse without a row, a known pseudonym key, and a faster door that has yet to start."""
     monkeypatch.setenv("AGORA_KEY_ECOMMERCE", SECRET.hex())
+    monkeypatch.delitem(sys.modules, "ingestion.block_door", raising=False)
     yield
     assert list((warehouse / "spool").glob("*")) == []
     with connect() as connection:
@@ -327,9 +328,9 @@ def test_every_way_through_the_door_lands_the_same(write: Write, monkeypatch: py
     landed, turned_away, *_ = by_short_way
     assert (len(landed), len(turned_away)) == (len(HOSTILE_BUT_GOOD) + 1000, len(HOSTILE))
     assert [row[9] for row in landed][: len(HOSTILE_BUT_GOOD)] == list(range(2, 2 + len(HOSTILE_BUT_GOOD)))
-    monkeypatch.setattr(loader, "BULK_BYTES", 0)
+    monkeypatch.setattr(loader, "_is_worth_compiling", lambda _: True)
     assert what_landed(path) == by_short_way
-    monkeypatch.setattr(loader, "BULK_BYTES", 2**62)
+    monkeypatch.setattr(loader, "_is_worth_compiling", lambda _: False)
     monkeypatch.setattr(door, "plain_pattern", lambda *_: None)
     assert what_landed(path) == by_short_way
     values = {row[9]: row for row in landed}
@@ -353,8 +354,8 @@ def test_postgres_reads_hostile_lines_the_same_from_either_format(
     monkeypatch.setattr("ingestion.spool.BLOCK_BYTES", 2000)
     monkeypatch.setattr(loader, "_refuse_hopeless", lambda *_: None)
     outcomes = []
-    for bulk_bytes in (0, 2**62):
-        monkeypatch.setattr(loader, "BULK_BYTES", bulk_bytes)
+    for is_compiled in (True, False):
+        monkeypatch.setattr(loader, "_is_worth_compiling", lambda _, chosen=is_compiled: chosen)
         outcomes.append(what_landed(path))
     assert outcomes[0] == outcomes[1]
     assert outcomes[0][0]
@@ -368,13 +369,37 @@ def test_a_large_dirty_file_lands_the_same_from_either_format(tmp_path: Path, mo
         suppress(connection, "ecommerce", people[::50])
     monkeypatch.setenv("AGORA_NOW", "2020-01-01T12:00:00Z")
     outcomes = []
-    for bulk_bytes in (0, 2**62):
-        monkeypatch.setattr(loader, "BULK_BYTES", bulk_bytes)
+    for is_compiled in (True, False):
+        monkeypatch.setattr(loader, "_is_worth_compiling", lambda _, chosen=is_compiled: chosen)
         outcomes.append(what_landed(path))
     assert outcomes[0] == outcomes[1]
     *_, result = outcomes[0]
     assert min(result.rows_landed, result.rows_quarantined, result.rows_suppressed) > 500
     assert not {row[7] for row in outcomes[0][0]} & {pseudonym(person) for person in people[::50]}
+
+
+def test_the_faster_door_starts_for_much_text_in_one_file_or_in_many(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [write(f"2019-Oct.{n}.csv{suffix}", *[event(n)] * 1000) for n, suffix in enumerate(["", ".gz", "", ""])]
+    plain_bytes = files[0].stat().st_size
+    compiled: list[str] = []
+
+    def bulk_door(_: landing.Landing, line_by_line: door.Door) -> door.Door:
+        compiled.append(line_by_line.appended.decode().split('"')[1])
+        return line_by_line
+
+    monkeypatch.setattr(landing.Landing, "bulk_door", bulk_door)
+    monkeypatch.setattr(loader, "BULK_BYTES", 2 * plain_bytes)
+    load(EVENTS, files)
+    # as long as the files that are left hold enough
+    assert compiled == ["2019-Oct.0.csv", "2019-Oct.1.csv.gz", "2019-Oct.2.csv"]
+    compiled.clear()
+    load(EVENTS, files[3:], force=True)
+    assert compiled == []
+    monkeypatch.setitem(sys.modules, "ingestion.block_door", sys)
+    load(EVENTS, files[3:], force=True)
+    assert compiled == ["2019-Oct.3.csv"]
 
 
 def test_many_batches_people_and_rejections(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -768,11 +793,11 @@ def test_rows_do_not_vanish_under_a_running_build(
 # People and keys --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bulk_bytes", [0, 2**62])
+@pytest.mark.parametrize("is_compiled", [True, False])
 def test_two_people_on_one_pseudonym_fail_the_load(
-    write: Write, monkeypatch: pytest.MonkeyPatch, bulk_bytes: int
+    write: Write, monkeypatch: pytest.MonkeyPatch, is_compiled: bool
 ) -> None:
-    monkeypatch.setattr(loader, "BULK_BYTES", bulk_bytes)
+    monkeypatch.setattr(loader, "_is_worth_compiling", lambda _: is_compiled)
     monkeypatch.setattr(keys.Pseudonyms, "_hmac", lambda _, person: b"agreeing" + b"%024d" % person)
     with pytest.raises(LoadError, match="two people share one pseudonym") as failure:
         load_one(write("2019-Oct.csv", event(1), event(2)))

@@ -365,7 +365,7 @@ def test_a_plan_names_addresses_and_where_its_figures_come_from(tmp_path: Path) 
     for month in ("2019-Oct", "2019-Nov", "2019-Dec", "2020-Jan", "2020-Feb", "2020-Mar", "2020-Apr"):
         assert f"https://data.rees46.com/datasets/marketplace/{month}.csv.gz" in told
     assert "411,709,736 events" in told
-    assert "rows/s: measured now, on 400,000 simulated events in a throw-away warehouse" in told
+    assert "rows/s: measured now, on 600,000 simulated events in a throw-away warehouse" in told
     # neither there nor here is anything left of the measurement
     assert list(tmp_path.iterdir()) == []
     assert one("select count(*) from audit.loads") == 0
@@ -373,10 +373,10 @@ def test_a_plan_names_addresses_and_where_its_figures_come_from(tmp_path: Path) 
         "insert into audit.loads (source, file_name, status, rows_read, seconds, version_id, started_at)"
         " values ('ecommerce.events', 'a', 'loaded', 1000000, 10, null, now()),"
         " ('ecommerce.events', 'b', 'superseded', 3000000, 10, null, now()),"
-        " ('ecommerce.events', 'small', 'loaded', 99999, 9999, null, now()),"
+        " ('ecommerce.events', 'small', 'loaded', 499999, 9999, null, now()),"
         " ('ecommerce.events', 'downloaded', 'loaded', 1000000, 9999, 'x', now()),"
         " ('ecommerce.events', 'failed', 'failed', 1000000, 9999, null, now())"
     )
     # 4,000,000 rows in 20 s, and 411,709,736 in 34.3 minutes
-    assert "34 min  land, at 200,000 rows/s: as the 2 files of 100,000 rows and more in audit.loads did" in plan()
+    assert "34 min  land, at 200,000 rows/s: as the 2 files of 500,000 rows and more in audit.loads did" in plan()
     assert "rees46" in agora("fetch-plan", "other", expect=2)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import agora
 
 from ingestion import spool
 from ingestion.ecommerce.source import EVENTS
@@ -201,6 +202,15 @@ def test_a_bad_file_does_not_keep_the_others_out(tmp_path: Path) -> None:
     ]
     assert len(str(refusal.value).splitlines()) == 2
     assert rows_of("select count(*) from raw_ecommerce.events") == [(2,)]
+
+
+def test_what_has_landed_beside_a_bad_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "2019-Oct.csv").write_text(HEADER + OCTOBER)
+    (tmp_path / "2019-Nov.csv").write_text("")
+    said = agora("load", "ecommerce.events", tmp_path, expect=2)
+    assert "2019-Oct.csv (2019-10): loaded as load 1: 1 rows read, 1 landed" in said
+    assert "agora: 2019-Nov.csv is empty" in said
+    assert "2019-Nov.csv (" not in said
 
 
 def test_a_refused_replacement_leaves_its_predecessor(tmp_path: Path) -> None:

@@ -55,6 +55,22 @@ def test_a_folder_means_its_matching_files_in_order_of_period_and_name(folder: P
     assert notice.endswith(": 2019-Nov.csv.part, notes.csv")
 
 
+def test_a_file_is_known_to_hold_about_so_much_text(folder: Path) -> None:
+    (folder / "2019-Oct.csv").write_bytes(b"x" * 1000)
+    (folder / "2020-Jan.csv.gz").write_bytes(b"x" * 1000)
+    meant = deliveries(EVENTS, [folder], since=None, period=None, notice=lambda _: None)
+    assert [meant[0].text_bytes, meant[-1].text_bytes] == [1000, 3000]
+
+
+@pytest.mark.parametrize(
+    "address", ["https:/ada:s3cret@h/2019-Oct.csv", "https:ada:s3cret@h/x", " http://a:s3cret@h/x"]
+)
+def test_a_misspelt_address_is_not_repeated(address: str) -> None:
+    with pytest.raises(UserError, match="One of the addresses is no URL") as refusal:
+        deliveries(EVENTS, [address], since=None, period=None, notice=lambda _: None)
+    assert "s3cret" not in str(refusal.value)
+
+
 def test_since_leaves_earlier_periods_out(folder: Path) -> None:
     assert [name for name, _ in found(folder, since="2019-12-16")] == [
         "2019-Dec.10.csv.gz",
@@ -62,7 +78,10 @@ def test_since_leaves_earlier_periods_out(folder: Path) -> None:
         "2020-Jan.csv.gz",
     ]
     assert [name for name, _ in found(folder, since="2020-01")] == ["2020-Jan.csv.gz"]
-    assert found(folder, since="2021-01") == []
+    told: list[str] = []
+    late = period_of_text("2021-01")
+    assert deliveries(EVENTS, [folder / "2019-Oct.csv"], since=late, period=None, notice=told.append) == []
+    assert told == ["nothing to load: all files are of periods before 2021-01"]
 
 
 def test_a_period_may_be_given(folder: Path) -> None:
@@ -77,6 +96,8 @@ def test_a_file_named_twice_is_meant_once(folder: Path) -> None:
 def test_what_cannot_be_meant_is_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"The name of notes.csv states no period: .* --period"):
         found(folder / "notes.csv")
+    with pytest.raises(UserError, match="One of the locations is empty"):
+        deliveries(EVENTS, [""], since=None, period=None, notice=lambda _: None)
     with pytest.raises(UserError, match="There is no file"):
         found(folder / "2019-Oct.csv", folder / "2018-Oct.csv")
     empty = tmp_path / "empty"

@@ -148,6 +148,22 @@ def test_bytes_say_more_than_what_was_declared(encoding: str) -> None:
     assert read(FRENCH.encode(encoding), Dialect(encoding="cp1252"))[1] == Record(2, ["Théo", "Orléans"])
 
 
+@pytest.mark.parametrize("declared", ["utf-16", "utf-32"])
+@pytest.mark.parametrize("order", ["-le", "-be"])
+def test_text_without_mark_and_of_few_latin_letters(declared: str, order: str) -> None:
+    content = "имя,город\nИван,Москва\n".encode(declared + order)
+    assert told(content, Dialect(encoding=declared)) == [(1, ["имя", "город"]), (2, ["Иван", "Москва"])]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "bad"), [("utf-7", b"+b,1"), ("iso2022_kr", b"\x1b$B,1"), ("hz", b"~x,1"), ("cp932", b"\x81 ,1")]
+)
+def test_ascii_that_is_not_of_the_encoding_costs_its_line(encoding: str, bad: bytes) -> None:
+    header, turned_away, good = read(b"a,b\n" + bad + b"\n1,2\n", Dialect(encoding=encoding))
+    assert (header, good) == (Record(1, ["a", "b"]), Record(3, ["1", "2"]))
+    assert isinstance(turned_away, RejectedLine)
+
+
 def test_one_line_of_another_encoding_costs_that_line() -> None:
     utf_8 = FRENCH.encode() + "Léa,Sète\n".encode("cp1252") + b"Jean,Lyon\n"
     assert told(utf_8, Dialect(encoding="cp1252"))[4:] == [(5, "invalid_utf8"), (6, ["Jean", "Lyon"])]
@@ -197,10 +213,16 @@ def test_an_endless_line_costs_one_row_and_little_memory() -> None:
         ({"encoding": "hex"}, "no encoding 'hex'"),
         ({"encoding": "cp037"}, "cannot be cut into lines"),
         ({"decimal": ";"}, "no decimal mark"),
+        ({"encoding": "idna"}, "no encoding 'idna'"),
+        ({"encoding": "undefined"}, "no encoding 'undefined'"),
+        ({"encoding": "cp\udcff"}, "no encoding"),
+        ({"delimiter": "\udca7"}, "no UTF-8"),
+        ({"columns": ("price", "user\udcff")}, "no UTF-8"),
         ({"skip_lines": -1}, "--skip-lines"),
+        ({"skip_lines": 10**20}, "--skip-lines"),
     ],
 )
-def test_a_dialect_that_cannot_be_is_told(changes: dict[str, str], sentence: str) -> None:
+def test_a_dialect_that_cannot_be_is_told(changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(UserError) as refusal:
         Dialect(**changes)  # type: ignore[arg-type]
     assert sentence in str(refusal.value)

@@ -204,7 +204,10 @@ def test_silence_and_absence_are_told(server: FileServer, spool: Path, monkeypat
             {"status": 302, "headers": {"Location": "http://shop.example.org/x?s3cret"}},
             "http://shop.example.org, where",
         ),
-        ({"status": 302, "headers": {"Location": "ftp://shop.example.org/x?s3cret"}}, "leads on to ftp://"),
+        (
+            {"status": 302, "headers": {"Location": "ftp://shop.example.org/x?s3cret"}},
+            r"leads on to no web address \(ftp:\)",
+        ),
         ({"status": 304}, "the server answers 304"),
     ],
 )
@@ -217,6 +220,12 @@ def test_what_will_not_pass_is_refused_in_a_sentence(
     assert "\n" not in str(refusal.value)
     assert (refusal.value.__cause__, refusal.value.__context__) == (None, None)
     assert list(spool.iterdir()) == []
+
+
+def test_a_bundle_of_certificates_that_is_not_there_is_told(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(spool / "none"))
+    with pytest.raises(UserError, match="what REQUESTS_CA_BUNDLE names cannot be read"):
+        fetch("https://127.0.0.1:1/2019-Oct.csv", spool)
 
 
 def test_a_redirect_is_followed_and_its_range_too(server: FileServer, spool: Path) -> None:

@@ -203,6 +203,7 @@ def test_without_credentials_a_bucket_is_asked_as_anybody(
         ("AWS_ENDPOINT_URL", "http://minio.example.org:9000", "The endpoint of s3://shop/x is http://, which anybody"),
         ("AWS_ENDPOINT_URL", "minio", "AWS_ENDPOINT_URL is no address"),
         ("AWS_PROFILE", "nobody", "there is no profile of the name in AWS_PROFILE"),
+        ("AWS_CONFIG_FILE", __file__, "the AWS configuration cannot be read"),
     ],
 )
 def test_settings_that_are_wrong_are_told(

@@ -1,17 +1,21 @@
 """The private copy: guards against what is no complete text file."""
 
+import errno
 import gzip
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from ingestion import spool
-from ingestion.spool import Spooled, open_delivered, spooled
+from ingestion.spool import Spooled, open_delivered, spooled, write_block
 from warehouse.errors import UserError
 
 TEXT = b"event_time,event_type\n" + b"2019-10-01 00:00:00 UTC,view\n" * 1000
@@ -181,6 +185,23 @@ def test_a_full_disk_is_told(delivered: Callable[[bytes], Path], monkeypatch: py
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
     with pytest.raises(UserError, match="make room"):
         content_of(delivered(TEXT))
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_is_told(delivered: Callable[[bytes], Path], fault: int) -> None:
+    full = io.BytesIO()
+    full.write = Mock(side_effect=OSError(fault, os.strerror(fault)))  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="is full: make room"):
+        write_block(full, TEXT, "2019-Oct.csv", delivered(TEXT).parent)
+
+
+def test_a_disk_that_fails_is_told(delivered: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = delivered(TEXT)
+    with path.open("rb") as file:
+        broken = Mock(fileno=file.fileno, read=Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+        monkeypatch.setattr(spool, "open_delivered", lambda _: nullcontext(broken))
+        with pytest.raises(UserError, match=r"cannot be read \(Input/output error\): check its disk"):
+            content_of(path)
 
 
 def test_a_file_beyond_all_measure_is_refused(
