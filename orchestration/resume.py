@@ -16,9 +16,11 @@ from ingestion.source import sources
 from orchestration.drop import drop_fingerprint
 from orchestration.project import code_fingerprint
 from warehouse.connections import connect
+from warehouse.errors import UserError
 
 LANDED = "agora/landed"
 BUILT = "agora/built"
+STANDS_ON = "agora/stands_on"
 ENDED_BADLY = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
@@ -36,6 +38,26 @@ def run_to_go_on_from(instance: dg.DagsterInstance, domain: str) -> dg.DagsterRu
         return None
     is_unchanged = run.tags.get(LANDED) == landed(domain) and run.tags.get(BUILT) == built(domain)
     return run if is_unchanged else None
+
+
+def tags_to_go_on(failed: dg.DagsterRun) -> dict[str, str]:
+    """Tags of the run that goes on from another: shown as one with it, as by Dagster's page; and what it stands on."""
+    return {
+        "dagster/parent_run_id": failed.run_id,
+        "dagster/root_run_id": failed.run_id,
+        STANDS_ON: failed.tags[BUILT],
+    }
+
+
+def refuse_if_built_meanwhile(run: dg.DagsterRun | None, domain: str) -> None:
+    """See again, now that nobody else builds, that what a run goes on from still stands.
+
+    Raises:
+        UserError: another run has built since this one was begun.
+    """
+    stands_on = run.tags.get(STANDS_ON) if run else None
+    if stands_on is not None and stands_on != built(domain):
+        raise UserError(f"another run has built {domain} since this one began: run it again.")
 
 
 def configured_ops(run: dg.DagsterRun) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from orchestration import project, resume
+from warehouse.errors import UserError
 
 FAILURE, SUCCESS, CANCELED = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED
 STARTED = dg.DagsterRunStatus.STARTED
@@ -91,6 +92,18 @@ def test_it_begins_at_the_beginning_while_another_is_going_on(instance: dg.Dagst
     add_run(instance, FAILURE)
     add_run(instance, STARTED)
     assert going_on(instance) is None
+
+
+def test_what_goes_on_sees_again_once_nobody_else_builds_that_all_still_stands(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = add_run(instance, FAILURE)
+    goes_on = add_run(instance, STARTED, tags=resume.tags_to_go_on(failed))
+    resume.refuse_if_built_meanwhile(goes_on, "ecommerce")
+    monkeypatch.setattr(resume, "built", lambda domain: "by another run")
+    resume.refuse_if_built_meanwhile(add_run(instance, STARTED), "ecommerce")
+    with pytest.raises(UserError, match="another run has built ecommerce since"):
+        resume.refuse_if_built_meanwhile(goes_on, "ecommerce")
 
 
 def test_another_target_has_tables_of_its_own(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
