@@ -247,8 +247,10 @@ def _post(url: str, body: bytes) -> str | None:
 def _posted(url: str, body: bytes) -> str | None:
     headers = {"Content-Type": "application/json", "User-Agent": "agora"}
     request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 the scheme has been checked
+    # what is for this machine itself does not go by a proxy, in clear text
+    no_proxy = [urllib.request.ProxyHandler({})] if request.type == "http" else []
     try:
-        with urllib.request.build_opener(_NoRedirects).open(request, timeout=TRY_SECONDS):
+        with urllib.request.build_opener(_NoRedirects, *no_proxy).open(request, timeout=TRY_SECONDS):
             return None
     except HTTPError as error:
         return f"it answered {error.code}"

@@ -300,6 +300,17 @@ def test_a_webhook_that_listens_the_second_time_was_told(
     assert len(receiver.bodies) == 2
 
 
+def test_a_webhook_on_this_machine_is_told_past_any_proxy(
+    instance: dg.DagsterInstance, receiver: Any, sources: list[SourceStatus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    sources.append(STALE)
+    assert told(instance) == []
+    assert len(receiver.bodies) == 1
+
+
 def test_a_webhook_that_never_answers_hinders_nobody_for_long(
     instance: dg.DagsterInstance, receiver: Any, sources: list[SourceStatus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
