@@ -5,10 +5,12 @@ import errno
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import dagster as dg
@@ -178,33 +180,34 @@ def _new_log(job_name: str) -> Path:
 def _steps_told(instance: dg.DagsterInstance, command: str, on_step: Callable[[str], None]) -> Iterator[None]:
     """Tell of each step as it begins, of the run that has the command's tag."""
     done = threading.Event()
-    told: set[str] = set()
-
-    def tell_once(step_key: str) -> None:
-        if step_key not in told:
-            told.add(step_key)
-            on_step(STEP_NAMES.get(step_key, step_key))
+    begun: SimpleQueue[str | None] = SimpleQueue()
 
     def hear(entry: dg.EventLogEntry) -> None:
-        if entry.dagster_event and entry.dagster_event.is_step_start and entry.step_key:
-            tell_once(entry.step_key)
+        if entry.dagster_event and entry.dagster_event.is_step_start:
+            begun.put(entry.step_key)
 
-    def find_run() -> None:
-        while not done.wait(0.5):
-            for record in instance.get_run_records(dg.RunsFilter(tags={COMMAND: command}), limit=1):
-                run_id = record.dagster_run.run_id
-                instance.add_event_listener(run_id, hear)
-                for stats in instance.get_run_step_stats(run_id):
-                    tell_once(stats.step_key)
-                return
+    # apart from the run, which goes on if nobody reads the screen any more
+    def watch() -> None:
+        records: Sequence[dg.RunRecord] = []
+        while not records and not done.wait(0.5):
+            records = instance.get_run_records(dg.RunsFilter(tags={COMMAND: command}), limit=1)
+        for record in records:
+            instance.add_event_listener(record.dagster_run.run_id, hear)
+            missed = [stats.step_key for stats in instance.get_run_step_stats(record.dagster_run.run_id)]
+            told: set[str | None] = set()
+            for step_key in chain(missed, iter(begun.get, None)):
+                if step_key not in told:
+                    told.add(step_key)
+                    on_step(STEP_NAMES.get(step_key, step_key))
 
-    finder = threading.Thread(target=find_run, daemon=True)
-    finder.start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
     finally:
         done.set()
-        finder.join()
+        begun.put(None)
+        watcher.join()
 
 
 @contextlib.contextmanager
