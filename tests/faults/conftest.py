@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from shop import MONTHS, Shop
-from support import FAULT_SEED, KEY, agora, remove_home, short_directory
+from support import FAULT_SEED, KEY, agora, execute, remove_home, short_directory
 
 from warehouse import files
 
@@ -35,6 +35,16 @@ def one_key() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("AGORA_KEY_ECOMMERCE", KEY)
         yield
+
+
+@pytest.fixture
+def empty_warehouse(warehouse: object) -> Iterator[None]:
+    """Give a test the module's warehouse with nothing landed, and empty it afterwards."""
+    yield
+    execute(
+        "truncate raw_ecommerce.events, raw_ecommerce.users, quarantine.rows, audit.load_slices, audit.loads"
+        " restart identity cascade"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from evidence import books_are_right, is_one_sentence, landed
-from support import HEADER, agora, execute, one, rows_of
+from support import HEADER, agora, one, rows_of
 
 pytestmark = pytest.mark.usefixtures("empty_warehouse")
 
@@ -27,15 +27,6 @@ try:
 finally:
     print(*[line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")])
 """
-
-
-@pytest.fixture
-def empty_warehouse(warehouse: object) -> Iterator[None]:
-    yield
-    execute(
-        "truncate raw_ecommerce.events, raw_ecommerce.users, quarantine.rows, audit.load_slices, audit.loads"
-        " restart identity cascade"
-    )
 
 
 def lines(first: int, count: int) -> str:
