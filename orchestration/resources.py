@@ -7,7 +7,7 @@ import dagster as dg
 
 from orchestration.locks import domain_lock
 from orchestration.presence import announce
-from orchestration.resume import refuse_if_built_meanwhile
+from orchestration.resume import refuse_if_changed_meanwhile
 
 
 class Presence(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -31,7 +31,7 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
         # also while it waits for the lock
         announce(_run_id(context))
         with domain_lock("run", self.domain, on_wait=say):
-            refuse_if_built_meanwhile(context.dagster_run, self.domain)
+            refuse_if_changed_meanwhile(context.dagster_run, self.domain)
             yield self
 
 

@@ -45,19 +45,21 @@ def tags_to_go_on(failed: dg.DagsterRun) -> dict[str, str]:
     return {
         "dagster/parent_run_id": failed.run_id,
         "dagster/root_run_id": failed.run_id,
-        STANDS_ON: failed.tags[BUILT],
+        STANDS_ON: f"{failed.run_id} {failed.tags[LANDED]} {failed.tags[BUILT]}",
     }
 
 
-def refuse_if_built_meanwhile(run: dg.DagsterRun | None, domain: str) -> None:
-    """See again, now that nobody else builds, that what a run goes on from still stands.
+def refuse_if_changed_meanwhile(run: dg.DagsterRun | None, domain: str) -> None:
+    """See again, now that nobody else builds or erases, that what a run goes on from still stands.
 
     Raises:
-        UserError: another run has built since this one was begun.
+        UserError: something has changed while the run waited.
     """
-    stands_on = run.tags.get(STANDS_ON) if run else None
-    if stands_on is not None and stands_on != built(domain):
-        raise UserError(f"another run has built {domain} since this one began: run it again.")
+    # Dagster's page copies tags to the run it begins, which has another parent
+    if run is None or not run.tags.get(STANDS_ON, "").startswith(f"{run.parent_run_id} "):
+        return
+    if run.tags[STANDS_ON] != f"{run.parent_run_id} {landed(domain)} {built(domain)}":
+        raise UserError("something has changed since the failed run while this one waited to go on: run it again.")
 
 
 def configured_ops(run: dg.DagsterRun) -> dict[str, Any]:
