@@ -6,9 +6,9 @@ been told stands in ``AGORA_HOME/alerts.json``, so that it does not matter who l
 which source, never a value or the text of an error, which could hold one.
 """
 
-import http.client
 import json
 import os
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -69,8 +69,11 @@ class _UndeliveredError(Exception):
 
 def begin_watching(instance: dg.DagsterInstance) -> None:
     """Let Dagster know of dead runs. Of runs that began before the first time anybody looked, nothing is told."""
-    with _memory():
-        close_dead_runs(instance)
+    # who holds the memory may be waiting for a slow webhook: no run begins later for that
+    if not (home() / "alerts.json").exists():
+        with _memory():
+            pass
+    close_dead_runs(instance)
 
 
 def tell_not_started(domain: str, error: Exception, *, on_notice: Callable[[str], None]) -> None:
@@ -83,7 +86,7 @@ def tell_not_started(domain: str, error: Exception, *, on_notice: Callable[[str]
 
 
 def tell(instance: dg.DagsterInstance, *, on_notice: Callable[[str], None]) -> None:
-    """Tell what has not been told yet; never raises on account of a webhook, of a file or of the warehouse.
+    """Tell what has not been told yet; never raises, or a run that has done its work would seem to have failed.
 
     What cannot be delivered is tried again the next time. Without a webhook everything counts as told. `on_notice`
     hears why something was not delivered.
@@ -99,6 +102,9 @@ def tell(instance: dg.DagsterInstance, *, on_notice: Callable[[str], None]) -> N
         on_notice(str(problem))
     except OSError as error:
         on_notice(f"cannot keep in mind what was told ({error.strerror}): make {home()} writable.")
+    except Exception as error:
+        # Postgres or Dagster's own books failed meanwhile; the text may hold anything
+        on_notice(f"cannot look for what there is to tell ({type(error).__name__}): the next run looks again.")
 
 
 @contextmanager
@@ -110,6 +116,8 @@ def _memory() -> Iterator[_Memory]:
         try:
             memory = _Memory(**(files.read_json(path) or {}))
             before = asdict(memory)
+            # written by a clock that was ahead
+            memory.since = min(memory.since, datetime.now(UTC).isoformat())
         except (UserError, TypeError):
             # none yet, or damaged: watching begins now
             memory, before = _Memory(datetime.now(UTC).isoformat()), {}
@@ -228,14 +236,25 @@ def _refuse_unsafe(url: str) -> None:
 
 def _post(url: str, body: bytes) -> str | None:
     """Post once; None if it was taken, else why not, in words that hold nothing of the address."""
+    outcomes: list[str | None] = []
+    # a time limit of a connection begins anew with every byte, and looking up a name knows none
+    thread = threading.Thread(target=lambda: outcomes.append(_posted(url, body)), daemon=True)
+    thread.start()
+    thread.join(TRY_SECONDS)
+    return outcomes[0] if outcomes else "TimeoutError"
+
+
+def _posted(url: str, body: bytes) -> str | None:
     headers = {"Content-Type": "application/json", "User-Agent": "agora"}
     request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 the scheme has been checked
+    # what is for this machine itself does not go by a proxy, in clear text
+    no_proxy = [urllib.request.ProxyHandler({})] if request.type == "http" else []
     try:
-        with urllib.request.build_opener(_NoRedirects).open(request, timeout=TRY_SECONDS):
+        with urllib.request.build_opener(_NoRedirects, *no_proxy).open(request, timeout=TRY_SECONDS):
             return None
     except HTTPError as error:
         return f"it answered {error.code}"
     except URLError as error:
         return type(error.reason).__name__ if isinstance(error.reason, BaseException) else "no answer"
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except Exception as error:
         return type(error).__name__

@@ -7,8 +7,6 @@ makes of it (`resume`).
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,18 +20,15 @@ UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dags
 DIED = "agora/died"
 
 
-@contextmanager
-def present(run_id: str) -> Iterator[None]:
-    """Count as alive until the end of the block or of this process."""
+def announce(run_id: str) -> None:
+    """Count as alive until the end of this process: a run is over a moment later than its last step."""
     path = _file_of(run_id)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+    # under its name only once it is locked: an unlocked one is that of a dead run
+    unlocked = path.with_name(f".{run_id}")
+    descriptor = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    unlocked.rename(path)
 
 
 def is_alive(run_id: str, last_heard_of: datetime) -> bool:
@@ -54,14 +49,26 @@ def is_alive(run_id: str, last_heard_of: datetime) -> bool:
 
 def close_dead_runs(instance: dg.DagsterInstance) -> None:
     """Let Dagster know which runs have failed without a word: those that go on in its books and nowhere else."""
-    for record in instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED)):
+    announced = {path.name for path in _folder().glob("[!.]*")}
+    # what somebody builds by hand in Dagster's page has a process per step, and somebody who watches
+    records = [
+        record
+        for record in instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
+        if not record.dagster_run.job_name.startswith("__")
+    ]
+    for record in records:
         run = record.dagster_run
-        # what somebody builds by hand in Dagster's page has a process per step, and somebody who watches
-        if not run.job_name.startswith("__") and not is_alive(run.run_id, record.update_timestamp.replace(tzinfo=UTC)):
+        if not is_alive(run.run_id, record.update_timestamp.replace(tzinfo=UTC)):
             instance.add_run_tags(run.run_id, {DIED: "true"})
             instance.report_run_failed(run, "The process of this run is gone: killed, or the machine went off.")
             _file_of(run.run_id).unlink(missing_ok=True)
+    for run_id in announced - {record.dagster_run.run_id for record in records}:
+        _file_of(run_id).unlink(missing_ok=True)
+
+
+def _folder() -> Path:
+    return home() / "dagster" / "alive"
 
 
 def _file_of(run_id: str) -> Path:
-    return home() / "dagster" / "alive" / run_id
+    return _folder() / run_id

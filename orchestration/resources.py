@@ -6,16 +6,15 @@ from contextlib import contextmanager
 import dagster as dg
 
 from orchestration.locks import domain_lock
-from orchestration.presence import present
+from orchestration.presence import announce
+from orchestration.resume import refuse_if_changed_meanwhile
 
 
 class Presence(dg.ConfigurableResource):  # type: ignore[type-arg]
     """By which others see that the run is alive; for jobs without a `RunLock`, which holds it too."""
 
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["Presence", None, None]:
-        with present(_run_id(context)):
-            yield self
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        announce(_run_id(context))
 
 
 class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -30,7 +29,9 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
                 context.log.info(message)
 
         # also while it waits for the lock
-        with present(_run_id(context)), domain_lock("run", self.domain, on_wait=say):
+        announce(_run_id(context))
+        with domain_lock("run", self.domain, on_wait=say):
+            refuse_if_changed_meanwhile(context.dagster_run, self.domain)
             yield self
 
 

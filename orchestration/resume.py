@@ -16,9 +16,11 @@ from ingestion.source import sources
 from orchestration.drop import drop_fingerprint
 from orchestration.project import code_fingerprint
 from warehouse.connections import connect
+from warehouse.errors import UserError
 
 LANDED = "agora/landed"
 BUILT = "agora/built"
+STANDS_ON = "agora/stands_on"
 ENDED_BADLY = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
@@ -36,6 +38,28 @@ def run_to_go_on_from(instance: dg.DagsterInstance, domain: str) -> dg.DagsterRu
         return None
     is_unchanged = run.tags.get(LANDED) == landed(domain) and run.tags.get(BUILT) == built(domain)
     return run if is_unchanged else None
+
+
+def tags_to_go_on(failed: dg.DagsterRun) -> dict[str, str]:
+    """Tags of the run that goes on from another: shown as one with it, as by Dagster's page; and what it stands on."""
+    return {
+        "dagster/parent_run_id": failed.run_id,
+        "dagster/root_run_id": failed.run_id,
+        STANDS_ON: f"{failed.run_id} {failed.tags[LANDED]} {failed.tags[BUILT]}",
+    }
+
+
+def refuse_if_changed_meanwhile(run: dg.DagsterRun | None, domain: str) -> None:
+    """See again, now that nobody else builds or erases, that what a run goes on from still stands.
+
+    Raises:
+        UserError: something has changed while the run waited.
+    """
+    # Dagster's page copies tags to the run it begins, which has another parent
+    if run is None or not run.tags.get(STANDS_ON, "").startswith(f"{run.parent_run_id} "):
+        return
+    if run.tags[STANDS_ON] != f"{run.parent_run_id} {landed(domain)} {built(domain)}":
+        raise UserError("something has changed since the failed run while this one waited to go on: run it again.")
 
 
 def configured_ops(run: dg.DagsterRun) -> dict[str, Any]:

@@ -3,24 +3,30 @@
 import contextlib
 import errno
 import os
+import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import dagster as dg
 
 from orchestration.alerts import begin_watching, tell
 from orchestration.project import STEP_NAMES
-from orchestration.resume import configured_ops, run_to_go_on_from
+from orchestration.resume import configured_ops, run_to_go_on_from, tags_to_go_on
 from warehouse.connections import connect
+from warehouse.errors import UserError
 from warehouse.files import lock
 from warehouse.settings import home
 
 LOGS_KEPT = 10
 NO_SPACE = os.strerror(errno.ENOSPC)
+# by which a command finds its own run
+COMMAND = "agora/command"
 
 
 @dataclass(frozen=True)
@@ -124,11 +130,7 @@ def _run_job(
     on_step: Callable[[str], None],
     failed: dg.DagsterRun | None = None,
 ) -> RunOutcome:
-    """Retries are for runs nobody watches: here a failure is told at once. What `failed` has done stays done.
-
-    Raises:
-        UserError: the run failed and the database is out of reach; the sentence says why.
-    """
+    """Retries are for runs nobody watches: here a failure is told at once. What `failed` has done stays done."""
     job = dg.build_reconstructable_job("orchestration.run", "job_named", reconstructable_args=(name,))
     config = {
         "execution": {"config": {"retries": {"disabled": {}}}},
@@ -137,12 +139,13 @@ def _run_job(
     }
     log_path = _new_log(name)
     rest_of = dg.ReexecutionOptions.from_failure(failed.run_id, instance) if failed else None
-    # as Dagster's page does, to show them as one
-    lineage = {"dagster/parent_run_id": failed.run_id, "dagster/root_run_id": failed.run_id} if failed else None
-    with _steps_told(instance, name, on_step), _output_to(log_path):
-        result = dg.execute_job(job, instance=instance, run_config=config, reexecution_options=rest_of, tags=lineage)
+    tags = {COMMAND: secrets.token_hex(8), **(tags_to_go_on(failed) if failed else {})}
+    with _steps_told(instance, tags[COMMAND], on_step), _output_to(log_path):
+        result = dg.execute_job(job, instance=instance, run_config=config, reexecution_options=rest_of, tags=tags)
         warnings = [_warning(event) for event in result.all_events if _is_failed_check(event)]
         failures = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+        # before its first step
+        failures = failures or [event.job_failure_data.error for event in result.all_events if event.is_job_failure]
         reports = {
             label: value.data
             for event in result.all_events
@@ -152,12 +155,15 @@ def _run_job(
         }
     notices: list[str] = []
     tell(instance, on_notice=notices.append)
-    if not result.success:
-        # a database that cannot be started again says why better than the step that lost it
-        connect("transformer").close()
     errors = [_sentence(error) for error in failures if error]
-    mistakes = [error for error in failures if error and _is_mistake(error)]
-    return RunOutcome(result.run_id, result.success, errors, warnings, notices, bool(mistakes), log_path, reports)
+    is_mistake = any(_is_mistake(error) for error in failures if error)
+    if not result.success:
+        try:
+            connect("transformer").close()
+        except UserError as error:
+            # a database that cannot be started again says why better than the step that lost it
+            errors, is_mistake = [str(error)], True
+    return RunOutcome(result.run_id, result.success, errors, warnings, notices, is_mistake, log_path, reports)
 
 
 def _new_log(job_name: str) -> Path:
@@ -171,19 +177,28 @@ def _new_log(job_name: str) -> Path:
 
 
 @contextlib.contextmanager
-def _steps_told(instance: dg.DagsterInstance, job_name: str, on_step: Callable[[str], None]) -> Iterator[None]:
-    known = {record.dagster_run.run_id for record in instance.get_run_records(_of(job_name), limit=20)}
+def _steps_told(instance: dg.DagsterInstance, command: str, on_step: Callable[[str], None]) -> Iterator[None]:
+    """Tell of each step as it begins, of the run that has the command's tag."""
     done = threading.Event()
+    begun: SimpleQueue[str | None] = SimpleQueue()
 
+    def hear(entry: dg.EventLogEntry) -> None:
+        if entry.dagster_event and entry.dagster_event.is_step_start:
+            begun.put(entry.step_key)
+
+    # apart from the run, which goes on if nobody reads the screen any more
     def watch() -> None:
-        told: set[str] = set()
-        while not done.wait(0.5):
-            for record in instance.get_run_records(_of(job_name), limit=1):
-                if record.dagster_run.run_id not in known:
-                    for stats in instance.get_run_step_stats(record.dagster_run.run_id):
-                        if stats.step_key not in told:
-                            told.add(stats.step_key)
-                            on_step(STEP_NAMES.get(stats.step_key, stats.step_key))
+        records: Sequence[dg.RunRecord] = []
+        while not records and not done.wait(0.5):
+            records = instance.get_run_records(dg.RunsFilter(tags={COMMAND: command}), limit=1)
+        for record in records:
+            instance.add_event_listener(record.dagster_run.run_id, hear)
+            missed = [stats.step_key for stats in instance.get_run_step_stats(record.dagster_run.run_id)]
+            told: set[str | None] = set()
+            for step_key in chain(missed, iter(begun.get, None)):
+                if step_key not in told:
+                    told.add(step_key)
+                    on_step(STEP_NAMES.get(step_key, step_key))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -191,11 +206,8 @@ def _steps_told(instance: dg.DagsterInstance, job_name: str, on_step: Callable[[
         yield
     finally:
         done.set()
+        begun.put(None)
         watcher.join()
-
-
-def _of(job_name: str) -> dg.RunsFilter:
-    return dg.RunsFilter(job_name=job_name)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ AGORA = Path(sys.executable).parent / "agora"
 # any 32 bytes: two warehouses with one key give one person one pseudonym
 KEY = bytes(range(100, 132)).hex()
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
-COMMAND_SECONDS = 300
+COMMAND_SECONDS = 900
 # chooses the random moments of tests/faults
 FAULT_SEED = "AGORA_FAULT_SEED"
 

@@ -7,11 +7,12 @@ import os
 import random
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from shop import MONTHS, Shop
-from support import FAULT_SEED, KEY, agora, remove_home, short_directory
+from support import FAULT_SEED, KEY, agora, execute, remove_home, short_directory
 
 from warehouse import files
 
@@ -37,26 +38,47 @@ def one_key() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def empty_warehouse(warehouse: object) -> Iterator[None]:
+    """Give a test the module's warehouse with nothing landed, and empty it afterwards."""
+    yield
+    execute(
+        "truncate raw_ecommerce.events, raw_ecommerce.users, quarantine.rows, audit.load_slices, audit.loads"
+        " restart identity cascade"
+    )
+
+
 @pytest.fixture(scope="session")
-def shop(one_key: None, tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    base = tmp_path_factory.getbasetemp()
-    # made once for all workers
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shop"
-    folder.mkdir(exist_ok=True)
-    with files.lock(folder / ".lock"):
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """Give the tests of all workers the files of one shop."""
+    with _made_once(tmp_path_factory, "shop") as folder:
+        if not list(folder.iterdir()):
+            size = ("--users", 1500, "--events", 120_000, "--months", len(MONTHS))
+            agora("simulate", "ecommerce", "--out", folder, "--seed", 20191001, *size)
+    return Shop(*(folder / f"{month}.csv.gz" for month in MONTHS))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(one_key: None, shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `agora checksum` says of the shop where nothing went wrong."""
+    with _made_once(tmp_path_factory, "undisturbed") as folder:
         checksum = folder / "checksum"
         if not checksum.exists():
-            _simulate_and_build(folder, checksum)
-    return Shop(*(folder / f"{month}.csv.gz" for month in MONTHS), checksum.read_text())
+            home = short_directory()
+            try:
+                agora("load", "ecommerce.events", *shop.months, home=home)
+                agora("run", "ecommerce", home=home)
+                checksum.write_text(agora("checksum", "ecommerce", home=home))
+            finally:
+                remove_home(home)
+        return checksum.read_text()
 
 
-def _simulate_and_build(folder: Path, checksum: Path) -> None:
-    size = ("--users", 1500, "--events", 120_000, "--months", len(MONTHS))
-    agora("simulate", "ecommerce", "--out", folder, "--seed", 20191001, *size)
-    home = short_directory()
-    try:
-        agora("load", "ecommerce.events", folder, home=home)
-        agora("run", "ecommerce", home=home)
-        checksum.write_text(agora("checksum", "ecommerce", home=home))
-    finally:
-        remove_home(home)
+@contextmanager
+def _made_once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A folder that all workers of a session share, one at a time."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    with files.lock(folder.with_name(f".{name}.lock")):
+        yield folder

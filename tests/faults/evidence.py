@@ -15,7 +15,7 @@ from support import one, rows_of
 from warehouse import embedded, embedded_processes, files
 from warehouse.settings import home
 
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 900
 
 
 def books_are_right() -> None:

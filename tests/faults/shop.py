@@ -8,12 +8,11 @@ MONTHS = ("2019-Oct", "2019-Nov", "2019-Dec")
 
 @dataclass(frozen=True)
 class Shop:
-    """Three months of a simulated shop; `checksum`: what `agora checksum` says of them where nothing went wrong."""
+    """Three months of a simulated shop."""
 
     october: Path
     november: Path
     december: Path
-    checksum: str
 
     @property
     def months(self) -> tuple[Path, Path, Path]:

@@ -2,25 +2,15 @@
 
 import random
 import time
-from collections.abc import Iterator
 
 import pytest
 from evidence import books_are_right
 from shop import Shop
-from support import agora, execute, finish, one, rows_of, start
+from support import agora, finish, one, rows_of, start
 
 pytestmark = pytest.mark.usefixtures("empty_warehouse")
 
 MEETING_COUNT = 3
-
-
-@pytest.fixture
-def empty_warehouse(warehouse: object) -> Iterator[None]:
-    yield
-    execute(
-        "truncate raw_ecommerce.events, raw_ecommerce.users, quarantine.rows, audit.load_slices, audit.loads"
-        " restart identity cascade"
-    )
 
 
 def met(one_attempt: int, other: int) -> bool:

@@ -98,10 +98,11 @@ def test_readers_meet_whole_generations_through_fifty_publications(tmp_path: Pat
             [sys.executable, "-c", PUBLISH, str(PUBLICATION_COUNT)],
             stdin=subprocess.DEVNULL, stdout=(tmp_path / "said").open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
-        while publishing.poll() is None:
-            # one statement: a whole generation or none
-            generations.add(frozenset(rows_of(TABLES)))
-            time.sleep(0.01)
+        with connect(autocommit=True) as connection:
+            while publishing.poll() is None:
+                # one statement: a whole generation or none
+                generations.add(frozenset(connection.execute(TABLES).fetchall()))
+                time.sleep(0.05)
     assert publishing.returncode == 0, (tmp_path / "said").read_text()[-3000:]
     generations.add(frozenset(rows_of(TABLES)))
     assert one(publications) - before == PUBLICATION_COUNT

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -168,8 +169,8 @@ def test_a_run_whose_process_was_killed_is_told_as_dead(instance: dg.DagsterInst
     alerts.begin_watching(instance)
     dead = unfinished(instance)
     code = (
-        "import sys, time; from orchestration.presence import present\n"
-        "with present(sys.argv[1]): print('present', flush=True); time.sleep(600)"
+        "import sys, time; from orchestration.presence import announce\n"
+        "announce(sys.argv[1]); print('present', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, dead.run_id], env=os.environ, stdout=subprocess.PIPE, text=True
@@ -194,14 +195,37 @@ def test_a_run_that_lives_or_only_just_starts_is_left_alone(
 ) -> None:
     alerts.begin_watching(instance)
     here, starting = unfinished(instance), unfinished(instance)
-    with presence.present(here.run_id):
-        assert told(instance) == []
-        assert {status_of(instance, here), status_of(instance, starting)} == {dg.DagsterRunStatus.STARTED}
-        monkeypatch.setattr(presence, "START_UP", timedelta(0))
-        assert told(instance) == []
-        assert status_of(instance, here) == dg.DagsterRunStatus.STARTED
-        assert status_of(instance, starting) == dg.DagsterRunStatus.FAILURE
+    presence.announce(here.run_id)
+    assert told(instance) == []
+    assert {status_of(instance, here), status_of(instance, starting)} == {dg.DagsterRunStatus.STARTED}
+    monkeypatch.setattr(presence, "START_UP", timedelta(0))
+    assert told(instance) == []
+    assert status_of(instance, here) == dg.DagsterRunStatus.STARTED
+    assert status_of(instance, starting) == dg.DagsterRunStatus.FAILURE
     assert [body["run_id"] for body in receiver.bodies] == [starting.run_id]
+    instance.report_run_canceled(here)
+    assert told(instance) == []
+    assert list((presence.home() / "dagster" / "alive").iterdir()) == [], "swept once the run is over"
+
+
+def test_no_run_waits_for_a_webhook_that_another_waits_for(instance: dg.DagsterInstance, home: Path) -> None:
+    alerts.begin_watching(instance)
+    dead = unfinished(instance)
+    with alerts._memory():
+        alerts.begin_watching(instance)
+        presence.announce(dead.run_id)
+        alerts.begin_watching(instance)
+    assert status_of(instance, dead) == dg.DagsterRunStatus.STARTED
+
+
+def test_a_watch_begun_under_a_clock_that_was_ahead_begins_now(
+    instance: dg.DagsterInstance, receiver: Any, home: Path
+) -> None:
+    (home / "alerts.json").write_text('{"since": "2999-01-01T00:00:00+00:00"}')
+    assert told(instance) == []
+    run_id = run(instance, fails=True)
+    assert told(instance) == []
+    assert [body["run_id"] for body in receiver.bodies] == [run_id]
 
 
 # --- sources ----------------------------------------------------------------------------------------------------
@@ -276,6 +300,17 @@ def test_a_webhook_that_listens_the_second_time_was_told(
     assert len(receiver.bodies) == 2
 
 
+def test_a_webhook_on_this_machine_is_told_past_any_proxy(
+    instance: dg.DagsterInstance, receiver: Any, sources: list[SourceStatus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    sources.append(STALE)
+    assert told(instance) == []
+    assert len(receiver.bodies) == 1
+
+
 def test_a_webhook_that_never_answers_hinders_nobody_for_long(
     instance: dg.DagsterInstance, receiver: Any, sources: list[SourceStatus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +320,51 @@ def test_a_webhook_that_never_answers_hinders_nobody_for_long(
     (notice,) = told(instance)
     receiver.is_open.set()
     assert "(TimeoutError)" in notice
+
+
+def test_a_webhook_that_answers_byte_by_byte_hinders_nobody_for_long(
+    instance: dg.DagsterInstance, sources: list[SourceStatus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_over = threading.Event()
+
+    class Drip(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            while not is_over.wait(0.05):
+                self.wfile.write(b"H")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Drip)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setattr(alerts, "TRY_SECONDS", 0.5)
+    monkeypatch.setenv("AGORA_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/secret")
+    sources.append(STALE)
+    try:
+        (notice,) = told(instance)
+    finally:
+        is_over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert "(TimeoutError)" in notice
+
+
+def test_a_warehouse_that_goes_away_meanwhile_hinders_nobody(
+    instance: dg.DagsterInstance, receiver: Any, sources: list[SourceStatus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> list[SourceStatus]:
+        raise psycopg.OperationalError("server closed the connection, user 541312140")
+
+    monkeypatch.setattr(alerts, "source_statuses", lost)
+    alerts.begin_watching(instance)
+    run(instance, fails=True)
+    (notice,) = told(instance)
+    assert "(OperationalError)" in notice
+    assert "541312140" not in notice
+    assert told(instance) == [notice]
+    assert len(receiver.bodies) == 1, "what was told is kept in mind all the same"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from orchestration import project, resume
+from warehouse.errors import UserError
 
 FAILURE, SUCCESS, CANCELED = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED
 STARTED = dg.DagsterRunStatus.STARTED
@@ -91,6 +92,23 @@ def test_it_begins_at_the_beginning_while_another_is_going_on(instance: dg.Dagst
     add_run(instance, FAILURE)
     add_run(instance, STARTED)
     assert going_on(instance) is None
+
+
+@pytest.mark.parametrize("changed", ["landed", "built"])
+def test_what_goes_on_sees_again_once_nobody_else_builds_that_all_still_stands(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    failed = add_run(instance, FAILURE)
+    tags = resume.tags_to_go_on(failed)
+    family = {"tags": tags, "root_run_id": failed.run_id}
+    goes_on = add_run(instance, STARTED, parent_run_id=failed.run_id, **family)
+    by_hand = add_run(instance, STARTED, parent_run_id=goes_on.run_id, **family)
+    resume.refuse_if_changed_meanwhile(goes_on, "ecommerce")
+    monkeypatch.setattr(resume, changed, lambda domain: "by another")
+    for run in (None, by_hand, add_run(instance, STARTED)):
+        resume.refuse_if_changed_meanwhile(run, "ecommerce")
+    with pytest.raises(UserError, match="something has changed"):
+        resume.refuse_if_changed_meanwhile(goes_on, "ecommerce")
 
 
 def test_another_target_has_tables_of_its_own(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
