@@ -428,6 +428,30 @@ def test_published_tables_have_keys_indexes_comments_and_grants(first: First) ->
         assert not one(privileges.replace("bool_and", "bool_or"), f"ecommerce.{table}", ["insert", "update", "delete"])
 
 
+def test_the_catalog_enforces_what_contracts_say(first: First, warehouse: Path) -> None:
+    manifest = json.loads((warehouse / "dbt" / "manifest.json").read_text())
+    promised = {
+        (node["schema"], node["alias"], column["name"], constraint["type"])
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model" and node["config"]["materialized"] in ("table", "incremental")
+        for column in node["columns"].values()
+        for constraint in column["constraints"]
+    }
+    held = rows_of(
+        """
+        select relnamespace::regnamespace::text, relname::text, attname::text,
+               case contype
+                   when 'n' then 'not_null' when 'p' then 'primary_key' when 'c' then 'check' when 'f' then 'foreign_key'
+               end
+        from pg_constraint
+        inner join pg_class on pg_class.oid = conrelid
+        inner join pg_attribute on attrelid = conrelid and attnum = any(conkey)
+        """
+    )
+    assert {kind for *_, kind in promised} == {"not_null", "primary_key", "check", "foreign_key"}
+    assert promised <= set(held)
+
+
 def test_readers_of_bi_read_marts_and_nothing_else(first: First) -> None:
     (row,) = agora_sql("select count(*) as users from ecommerce.customer_segments", role="bi_reader")
     assert int(row["users"]) > 0
