@@ -24,7 +24,8 @@ from warehouse.files import lock
 from warehouse.settings import home
 
 LOGS_KEPT = 10
-NO_SPACE = os.strerror(errno.ENOSPC)
+# Postgres gives no reason where a page was written in part, but a hint
+NO_SPACE = (os.strerror(errno.ENOSPC), "Check free disk space")
 # by which a command finds its own run
 COMMAND = "agora/command"
 
@@ -229,7 +230,7 @@ def _warning(event: dg.DagsterEvent) -> str:
 
 def _sentence(error: object) -> str:
     message = str(getattr(_root(error), "message", "")).strip()
-    if NO_SPACE in message:
+    if any(words in message for words in NO_SPACE):
         return "the disk of the database is full: make room and run again"
     # dagster-dbt puts its own command line before what dbt says
     _, _, said_by_dbt = message.partition("Errors parsed from dbt logs:")

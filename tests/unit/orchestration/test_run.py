@@ -5,6 +5,7 @@ from collections import defaultdict
 
 import dagster as dg
 import pytest
+from dagster._utils.error import SerializableErrorInfo
 
 from orchestration import run
 
@@ -57,3 +58,15 @@ def test_a_run_goes_on_when_nobody_reads_its_screen() -> None:
     with dg.instance_for_test() as instance, run._steps_told(instance, "ours", on_step):
         assert ecommerce.execute_in_process(instance=instance, tags={run.COMMAND: "ours"}).success
     assert told["land"].is_set()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "could not extend file: No space left on device",
+        "could not extend file: wrote only 4096 of 8192 bytes at block 458\n  HINT:  Check free disk space.",
+    ],
+)
+def test_a_full_disk_is_told_in_a_sentence(said: str) -> None:
+    error = SerializableErrorInfo(f"DagsterDbtCliRuntimeError: … Errors parsed from dbt logs:\n\n{said}", [], None)
+    assert run._sentence(error) == "the disk of the database is full: make room and run again"
