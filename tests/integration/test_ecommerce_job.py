@@ -441,7 +441,10 @@ def test_the_catalog_enforces_what_contracts_say(first: First, warehouse: Path) 
         """
         select relnamespace::regnamespace::text, relname::text, attname::text,
                case contype
-                   when 'n' then 'not_null' when 'p' then 'primary_key' when 'c' then 'check' when 'f' then 'foreign_key'
+                   when 'n' then 'not_null'
+                   when 'p' then 'primary_key'
+                   when 'c' then 'check'
+                   when 'f' then 'foreign_key'
                end
         from pg_constraint
         inner join pg_class on pg_class.oid = conrelid
