@@ -270,17 +270,19 @@ class _Syntax:
         self.escape = "" if is_doubled else dialect.escape or ""
         delimiter, quote, escape = (re.escape(mark) for mark in (self.delimiter, self.quote, self.escape))
         escaped = f"{escape}.|" if escape else ""
+        # no group is possessive (`*+`): Python before 3.11.5 ends those too early
         if is_doubled or escape:
-            self.quoted = re.compile(f"(?:{escaped}{quote}{quote}|[^{escape}{quote}]++)*+" if quote else "")
+            self.quoted = re.compile(f"(?:{escaped}{quote}{quote}|[^{escape}{quote}]++)*" if quote else "")
         else:
             # up to a quote that ends its field, or to the end of the line
             self.quoted = re.compile(rf".*?(?={quote}(?:{delimiter}|\Z))|.*", re.DOTALL)
         # a writer that quotes would have quoted a field with a quote in it
         stray = quote if is_doubled or escape else ""
         if len(self.delimiter) == 1:
-            self.plain = re.compile(f"(?:{escaped}[^{escape}{stray}{delimiter}]++)*+")
+            self.plain = re.compile(f"(?:{escaped}[^{escape}{stray}{delimiter}]++)*")
         else:
-            self.plain = re.compile(f"(?:{escaped}(?!{delimiter})[^{escape}{stray}\n])*+")
+            first = re.escape(self.delimiter[0])
+            self.plain = re.compile(f"(?:{escaped}[^{escape}{stray}{first}\n]++|(?!{delimiter}){first})*")
         self._is_csv = len(self.delimiter) == 1 and (is_doubled or self.escape != "")
         pairs = [f"{escape}([{delimiter}{quote}{escape}])"] if escape else []
         self._pairs_plain = re.compile("|".join(pairs)) if pairs else None
