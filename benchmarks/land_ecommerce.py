@@ -2,7 +2,7 @@
 
     make bench-land-ecommerce            1,000,000 rows; ROWS=2000000 make bench-land-ecommerce for more
 
-Everything happens in a throw-away warehouse. Two ways through the door are measured, the compiled one for large files
+Everything happens in a throw-away warehouse. Two ways through the door are measured, the compiled one for bulk loads
 and the one line by line; both must land the same rows. The peer is Postgres' own COPY (psycopg, isal) into a table of
 text columns: it checks nothing, hides nobody and counts as the floor for this file on this machine. CPU seconds are
 told beside the clock's: on a machine with other work they say more.
@@ -69,8 +69,8 @@ def measure(files: Path) -> None:
     }
     print(f"{'':<48}{'rows/s':>12}{'wall s':>9}{'client CPU s':>14}{'server CPU s':>14}")
     for name, one in [
-        ("landing, compiled door (large files)", compiled),
-        ("landing, line by line (small files)", by_line),
+        ("landing, compiled door (bulk loads)", compiled),
+        ("landing, line by line (small loads)", by_line),
         ("COPY of the same file into text, unchecked", copied),
     ]:
         print(
