@@ -1,4 +1,4 @@
-# Agora: `make demo` and `make test` need Python 3.11+ and make, nothing else.
+# Agora: `make demo` and `make test` need Python 3.11 to 3.13 and make, nothing else.
 
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -38,7 +38,7 @@ demo: install ## Simulate a shop, land, build, fit, publish, and show the result
 	@$(BIN)/agora load ecommerce.events .agora/demo/ecommerce
 	@$(BIN)/agora run ecommerce
 
-test: install lint test-unit test-integration test-faults-quick ## All checks and tests; of the faults the quick ones
+test: install lint test-unit test-integration test-faults-quick ## All checks and tests but the slow fault tests
 
 lint: install ## ruff, mypy, import contracts, dg check defs (sqlfluff needs a server: test-integration runs it)
 	$(BIN)/ruff check .
