@@ -1,6 +1,6 @@
 """The command line: ``agora --help``. Parses, calls one function, prints; the work is done elsewhere.
 
-Exit codes: 0 done or nothing to do, 2 a mistake of the user (one sentence, no traceback), 1 a failure.
+Exit codes: 0 done or nothing to do, 2 a mistake of the user (one sentence, no traceback), 1 a failure, 130 interrupted.
 Heavy imports stand inside the commands, so that ``agora sql`` does not wait for Dagster.
 """
 
@@ -34,7 +34,7 @@ WRITING_DBT_COMMANDS = frozenset(("build", "run", "seed", "snapshot", "retry", "
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="agora")
 def cli() -> None:
-    """Agora: one warehouse for a shop, a street and a stage.
+    """Agora: an analytics warehouse. The shop (ecommerce) is its only domain so far.
 
     \b
     First steps:
@@ -230,7 +230,7 @@ def simulate_ecommerce(out: Path, seed: int, users: int, events: int, months: in
 @click.argument("source")
 @click.argument("locations", metavar="PATH_OR_URL...", nargs=-1, required=True)
 @click.option("--since", metavar="PERIOD", help="Leave out files of earlier periods, e.g. 2019-12.")
-@click.option("--period", metavar="PERIOD", help="What the files are for, whatever their names say, e.g. 2019-10.")
+@click.option("--period", metavar="PERIOD", help="What the files are about, whatever their names say, e.g. 2019-10.")
 @click.option("--force", is_flag=True, help="Land again what was landed with the same bytes, in its place.")
 @click.option("--sha256", metavar="HEX", help="Refuse the file unless this is its SHA-256; for one file.")
 @click.option("--delimiter", metavar="TEXT", help="Between fields, if not a comma: ';', tab, space …")
@@ -238,7 +238,7 @@ def simulate_ecommerce(out: Path, seed: int, users: int, events: int, months: in
 @click.option("--escape", metavar="CHAR", help="Before a quote within quotes, if it is not doubled; or none.")
 @click.option("--encoding", metavar="NAME", help="If not UTF-8: cp1252, latin-1, utf-16 …")
 @click.option("--skip-lines", type=int, metavar="N", help="Lines to leave out before the header.")
-@click.option("--columns", metavar="A,B,…", help="The names of the columns, if the file has no header.")
+@click.option("--columns", metavar="A,B,…", help="The names of the columns, if the file has no header or a bad one.")
 @click.option("--decimal", metavar="MARK", help="The decimal mark of prices, if not a point.")
 def load(
     source: str,

@@ -1,8 +1,8 @@
 """The public data set whose shape the shop's log has: where its seven months lie, and what they need.
 
 Addresses and sizes are those of the data set's page (kaggle.com/datasets/mkechinov/ecommerce-behavior-data-from-multi-
-category-store), which states sizes in GiB; rows are as counted by people who loaded all seven, and add up to the
-411,709,736 of requirement E1. Nothing is fetched here.
+category-store), which states sizes in GiB; rows are as counted by people who loaded all seven, and add up to
+411,709,736. Nothing is fetched here.
 """
 
 from collections.abc import Sequence
