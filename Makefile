@@ -20,8 +20,8 @@ help: ## Show this list
 install: .venv/.installed ## Make the environment (.venv); nothing outside the checkout is touched
 
 .venv/.installed: pyproject.toml uv.lock | $(UV)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "Agora needs Python 3.11 or newer: PYTHON=/path/to/python3.11 make $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	    { echo "Agora needs Python 3.11, 3.12 or 3.13: PYTHON=/path/to/python3.11 make $(MAKECMDGOALS)" >&2; exit 2; }
 	VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=.venv $(UV) sync --frozen --quiet --python "$(PYTHON)"
 	@touch $@
 

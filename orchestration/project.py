@@ -56,7 +56,8 @@ def production_target() -> str:
 def code_fingerprint() -> str:
     """What computes here: the code of Agora, the dbt project, and the versions of all they stand on."""
     digest = hashlib.sha256()
-    for path in sorted([*(file for folder in CODE for file in _files(CHECKOUT / folder, "*.py")), *_dbt_files()]):
+    code = [file for folder in CODE for file in _files(CHECKOUT / folder, "*.py", "*.sql")]
+    for path in sorted([*code, *_dbt_files()]):
         digest.update(f"{path.relative_to(CHECKOUT)} {path.stat().st_size}\n".encode() + path.read_bytes())
     versions = CHECKOUT / "uv.lock"
     digest.update(versions.read_bytes() if versions.exists() else b"")

@@ -124,6 +124,7 @@ def test_another_target_has_tables_of_its_own(instance: dg.DagsterInstance, monk
         ("dbt_project/macros/one.sql", True),
         ("seeds/one.csv", True),
         ("ml/ecommerce/one.py", True),
+        ("warehouse/sql/one.sql", True),
         ("uv.lock", True),
         ("docs/one.md", False),
         ("dbt_project/target/one.sql", False),

@@ -4,6 +4,7 @@
     full_refresh=false,
     on_schema_change='append_new_columns',
     indexes=[{'columns': ['user_id'], 'unique': true}],
+    pre_hook="{{ sort_all_users() }}",
     post_hook=["{{ forget_stale_users() }}", "analyze {{ this }}"],
 ) }}
 
