@@ -129,7 +129,7 @@ def measure(path: Path, method: str, seed: int) -> dict[str, float]:
     """One method on the points of a file; run in a process of its own."""
     import sklearn.cluster  # noqa: F401 (imported before the clock starts)
 
-    import ml.ecommerce.kmeans  # noqa: F401
+    import ml.ecommerce.kmeans  # noqa: F401 (likewise)
 
     points = np.load(path)
     started, cpu_started = time.perf_counter(), time.process_time()

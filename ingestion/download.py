@@ -218,7 +218,7 @@ class _Parts:
             path = self.directory / f"{name[:32]}.part"
         if self._stream is None or path is None or path != self.path:
             self.close(is_kept=False)
-            self._stream = self._open_locked(path) if path else tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115
+            self._stream = self._open_locked(path) if path else tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115 outlives this
             self.path = path
         return self.stream
 

@@ -50,15 +50,11 @@ def is_alive(run_id: str, last_heard_of: datetime) -> bool:
 def close_dead_runs(instance: dg.DagsterInstance) -> None:
     """Let Dagster know which runs have failed without a word: those that go on in its books and nowhere else."""
     announced = {path.name for path in _folder().glob("[!.]*")}
-    # what somebody builds by hand in Dagster's page has a process per step, and somebody who watches
-    records = [
-        record
-        for record in instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
-        if not record.dagster_run.job_name.startswith("__")
-    ]
+    records = instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
     for record in records:
         run = record.dagster_run
-        if not is_alive(run.run_id, record.update_timestamp.replace(tzinfo=UTC)):
+        # what somebody builds by hand in Dagster's page has a process per step, and somebody who watches
+        if not run.job_name.startswith("__") and not is_alive(run.run_id, record.update_timestamp.replace(tzinfo=UTC)):
             instance.add_run_tags(run.run_id, {DIED: "true"})
             instance.report_run_failed(run, "The process of this run is gone: killed, or the machine went off.")
             _file_of(run.run_id).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from support import FAULT_SEED, remove_home, short_directory
+from support import FAULT_SEED, remove_home, serving, short_directory
 
 from warehouse import bootstrap, embedded
 from warehouse.credentials import embedded_passwords
@@ -89,13 +89,9 @@ def receiver() -> Iterator[Receiver]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     received.url = f"http://127.0.0.1:{server.server_port}/hooks/secret-of-the-webhook"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield received
-    received.is_open.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield received
+        received.is_open.set()
 
 
 @pytest.fixture

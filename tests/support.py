@@ -10,11 +10,14 @@ import io
 import os
 import re
 import shutil
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -93,6 +96,19 @@ def one(statement: str, *values: Any) -> Any:
     """The only value of a query on the fixture's warehouse."""
     ((value,),) = rows_of(statement, *values)
     return value
+
+
+@contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[None]:
+    """Answer requests in the block, in a thread."""
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def wait_until(statement: str, *values: Any, seconds: float = 60) -> None:

@@ -44,7 +44,7 @@ def customer_segments(
     columns = ", ".join(f"cast({name} as double precision) as {name}" for name in FEATURES)
     with connect("ml") as connection:
         [(as_of,)] = connection.execute(f"select max(as_of_at) from {INPUT}").fetchall()  # noqa: S608 constants of ours
-        features = read_frame(connection, f"select user_id, {columns} from {INPUT}")  # noqa: S608
+        features = read_frame(connection, f"select user_id, {columns} from {INPUT}")  # noqa: S608 likewise
     features = features.sort_values("user_id", ignore_index=True)
     try:
         segmentation = fit_segments(

@@ -9,18 +9,16 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+import trustme
+from support import serving
 
 from orchestration import alerts, presence
 from orchestration.status import SourceStatus, failing_jobs
@@ -336,18 +334,14 @@ def test_a_webhook_that_answers_byte_by_byte_hinders_nobody_for_long(
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Drip)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
     monkeypatch.setattr(alerts, "TRY_SECONDS", 0.5)
     monkeypatch.setenv("AGORA_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/secret")
     sources.append(STALE)
-    try:
-        (notice,) = told(instance)
-    finally:
-        is_over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(server):
+        try:
+            (notice,) = told(instance)
+        finally:
+            is_over.set()
     assert "(TimeoutError)" in notice
 
 
@@ -401,38 +395,13 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
 ) -> None:
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate_of_its_own(tmp_path / "certificate.pem"))
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
     monkeypatch.setenv("AGORA_WEBHOOK_URL", f"https://127.0.0.1:{server.server_port}/secret")
     sources.append(STALE)
-    try:
+    with serving(server):
         (notice,) = told(instance)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert "(SSLCertVerificationError)" in notice
-
-
-def certificate_of_its_own(path: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    today = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(today - timedelta(days=1))
-        .not_valid_after(today + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    path.write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(pem)
-    )
-    return path
 
 
 def test_a_message_holds_neither_a_files_name_nor_an_error(
