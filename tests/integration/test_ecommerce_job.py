@@ -650,8 +650,9 @@ def test_users_and_days_that_a_late_file_does_not_touch_are_not_recomputed(
     there_that_day = {user_ids[raw_id] for raw_id in that_day["raw_user_id"]}
     touched = {user for user, writer in final.users.items() if final.users_before.get(user) != writer}
     assert {user_ids[shop.bought[7]], user_ids[NEWCOMER]} <= touched
-    assert touched <= there_that_day | {user_ids[NEWCOMER]}
-    assert len(touched) < 0.2 * USERS
+    # nor are those of that day whose events stay as they were
+    assert touched <= {user_ids[row[7]] for row in (shop.bought, *shop.seen_that_day[:2])} | {user_ids[NEWCOMER]}
+    assert there_that_day - touched
 
     rewritten = {event for event, writer in final.events.items() if final.events_before.get(event) != writer}
     assert {str(day) for day, _, _ in rewritten} == {shop.day}

@@ -5,7 +5,11 @@
     on_schema_change='append_new_columns',
     indexes=[{'columns': ['event_date'], 'type': 'brin'}, {'columns': ['user_id', 'event_id'], 'unique': true}],
     meta={'wakes': ['int_ecommerce__user_totals']},
-    post_hook=["{{ note_built_loads(ref('stg_ecommerce__loads')) }}", "analyze {{ this }}"],
+    post_hook=[
+        "{{ note_built_loads(ref('stg_ecommerce__loads')) }}",
+        "{{ keep_days_together() }}",
+        "analyze {{ this }}",
+    ],
 ) }}
 
 with staged_events as (
